@@ -1,0 +1,1 @@
+"""The long-running stream processor: readings in, scores and alerts out."""

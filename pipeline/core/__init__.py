@@ -1,0 +1,1 @@
+"""Everything that decides, in pure numpy: no clock, no I/O, no logging, no settings files."""

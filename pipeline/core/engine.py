@@ -1,0 +1,141 @@
+"""One step of the forecaster and the score for distinct sensors: windows, forecasts, features, tails, score.
+
+Live, replay, evaluation and calibration all come through `Engine.advance`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.core import scoring
+from pipeline.core.lstm import Forecaster, features, squash
+from pipeline.core.model import Array, Model
+from pipeline.core.novelty import MEMORY_DELAY
+from pipeline.core.readings import BoolArray, FloatArray
+from pipeline.core.scoring import BLOCK_READINGS, Lanes
+from pipeline.core.table import BLOCKS, Columns, Count, Lane, Level
+
+SETTLING = 50  # readings after a start or a gap in which no score may exceed SETTLING_SCORE
+SETTLING_SCORE = 1.0
+LARGEST_FORECAST = np.float32(14.0)  # in asinh(x): 600,000 robust deviations
+
+
+class Step(NamedTuple):
+    """What `advance` saw, one row a sensor."""
+
+    scores: FloatArray  # (n,)
+    voices: Array  # (n, targets) each channel's surprise
+    expected: Array  # (n, targets) one-step forecast of x, NaN where there was none
+    usual_error: Array  # (n, targets) the error 95 % of readings stay below, in x
+
+
+class Engine:
+    """Moves table rows by one reading. Owns no state."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.forecaster = Forecaster(model.network)
+        self.targets = model.target_columns
+        self.window = model.network.window
+        self.horizons = np.array(model.network.horizons, np.int64)
+        self._slots = np.concatenate([[0], np.cumsum(self.horizons)[:-1]])
+
+    def advance(
+        self, arrays: Columns, rows: npt.NDArray[np.intp], x: Array, present: BoolArray, learns: BoolArray
+    ) -> Step:
+        """Score, then learn, scaled values x (n, channels) of distinct rows; `present` (n, channels) has a value.
+
+        What is missing is filled with its forecast, or the last value, so that the window has no hole.
+        """
+        n, targets = len(rows), len(self.targets)
+        count, level = arrays.count, arrays.level
+        seen = count[rows, Count.SEEN].astype(np.int64)
+        since = count[rows, Count.SINCE].astype(np.int64)
+        slots = self._slots + seen[:, None] % self.horizons  # (n, horizons)
+        due = arrays.forecast.transpose(0, 2, 1)[rows[:, None], slots]  # (n, horizons, targets)
+        forecast = np.sinh(np.clip(np.ascontiguousarray(due), -LARGEST_FORECAST, LARGEST_FORECAST))
+        made = since[:, None] >= self.horizons  # (n, horizons)
+
+        window = arrays.window
+        before = np.where((seen > 0)[:, None], window[rows, (seen - 1) % self.window], x)
+        filled = before.copy()
+        filled[:, self.targets] = np.where(made[:, :1], forecast[:, 0], before[:, self.targets])
+        x = np.where(present, x, np.where(np.isfinite(filled), filled, np.float32(0)))
+        before = np.where((seen > 0)[:, None], before, x)
+        then = window[rows, (seen - MEMORY_DELAY) % self.window][:, self.targets]
+        window[rows, seen % self.window] = x
+
+        values = x[:, self.targets]
+        at = np.flatnonzero(present[:, self.targets])
+        sensor = at // max(targets, 1)
+        on = Lanes(
+            at,
+            (rows[:, None] * targets + np.arange(targets)).ravel()[at],
+            seen[sensor],
+            count[rows[sensor], Count.LEARNED],
+            learns[sensor],
+        )
+        usual_error = np.exp(np.ascontiguousarray(arrays.lane[rows, :, Lane.LOG_ERROR]))
+        errors = (values[:, None, :] - forecast).transpose(1, 0, 2).reshape(len(self.horizons), -1)[:, at]
+        seen_features = scoring.features(
+            arrays, on, values.ravel()[at], then.ravel()[at], np.ascontiguousarray(errors), made.T[:, sensor]
+        )
+        surprise, voices = scoring.combine(arrays, on, seen_features, n, targets)
+        scores = scoring.score(surprise, level[rows, Level.USUAL], level[rows, Level.EXCESS])
+        scores = np.where(since < SETTLING, np.minimum(scores, SETTLING_SCORE), scores)
+
+        self._learn_blocks(arrays, rows[learns], surprise[learns])
+        state, steps = self._forecast(arrays, rows, seen, x, before)
+        arrays.carried[rows] = state
+        ahead = squash(values)[:, None, :] + steps  # (n, horizons, targets)
+        arrays.forecast.transpose(0, 2, 1)[rows[:, None], slots] = ahead
+        count[rows, Count.SEEN] += 1
+        count[rows, Count.SINCE] += 1
+        count[rows[learns], Count.LEARNED] += 1
+        expected = np.where(made[:, :1], forecast[:, 0], np.float32(np.nan))
+        return Step(scores, voices, expected, usual_error)
+
+    def _forecast(
+        self, arrays: Columns, rows: npt.NDArray[np.intp], seen: npt.NDArray[np.int64], x: Array, before: Array
+    ) -> tuple[Array, Array]:
+        """The next state and the forecast steps: carried, or rebuilt from the rolling window at every reading."""
+        which = arrays.count[rows, Count.NETWORK]
+        if self.model.network.mode == "carried":
+            return self.forecaster.step(arrays.carried[rows], features(x, before), which)
+        order = (seen[:, None] + 1 + np.arange(self.window)) % self.window  # oldest first; the newest is x itself
+        windows = arrays.window[rows[:, None], order]
+        lengths = np.minimum(seen + 1, self.window)
+        return self.forecaster.rebuild(window_features(windows, lengths), which, lengths)
+
+    def _learn_blocks(self, arrays: Columns, rows: npt.NDArray[np.intp], surprise: Array) -> None:
+        """Take the surprise into the running block; a full block moves the calibration of its sensor."""
+        count, level = arrays.count, arrays.level
+        learned = count[rows, Count.LEARNED]
+        level[rows, Level.BLOCK] = np.maximum(level[rows, Level.BLOCK], surprise)
+        full = np.flatnonzero((learned + 1) % BLOCK_READINGS == 0)
+        if len(full) == 0:
+            return
+        ended = rows[full]
+        arrays.blocks[ended, (learned[full] // BLOCK_READINGS) % BLOCKS] = level[ended, Level.BLOCK]
+        level[ended, Level.BLOCK] = 0
+        entered = scoring.entered_blocks(arrays.blocks[ended], learned[full] // BLOCK_READINGS + 1)
+        usual, excess = scoring.episode_calibration(entered, self.prior_episode)
+        level[ended, Level.USUAL], level[ended, Level.EXCESS] = usual, excess
+
+    @property
+    def prior_episode(self) -> tuple[float, float]:
+        """Median and mean excess of block maxima over the group."""
+        level = self.model.prior.get("level")
+        return (scoring.USUAL, scoring.EXCESS) if level is None else (float(level[0]), float(level[1]))
+
+
+def window_features(windows: Array, lengths: npt.NDArray[np.int64]) -> Array:
+    """Network inputs of whole windows (n, window, channels), whose last `lengths` rows count; the first change is 0."""
+    n, window, channels = windows.shape
+    before = np.concatenate([windows[:, :1], windows[:, :-1]], axis=1)
+    first = window - lengths
+    before[np.arange(n), first] = windows[np.arange(n), first]
+    return features(windows.reshape(-1, channels), before.reshape(-1, channels)).reshape(n, window, -1)

@@ -1,0 +1,88 @@
+"""What enters the detector and what comes out: ordered events, the rules, and the outcome of one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from pipeline.core.alerts import Alert
+from pipeline.core.model import Model
+from pipeline.core.readings import SECOND, BoolArray, FloatArray, Rejected
+from pipeline.core.thresholds import Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A partition has been read to its end and its event time has reached `time` (µs): who is silent?"""
+
+    partition: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Swap:
+    """From the next reading on, `model` serves the group."""
+
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """A sensor is gone for good: its open alerts are resolved as retired and its state is dropped."""
+
+    sensor: str
+    time: int  # µs
+
+
+Event = Tick | Swap | Retire
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Physical limits of a channel of every sensor that matches `sensor` (a shell pattern), in the channel's unit."""
+
+    sensor: str
+    channel: str
+    low: float
+    high: float
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Everything but the model that can change an alert."""
+
+    budget: Budget = field(default_factory=lambda: Budget.parse("1/10000/sensor"))
+    fleet: int | None = None  # sensors a fleet budget is shared by; None: those of the bundle
+    max_future: int = 300 * SECOND  # µs a reading's time may lie ahead of its record's timestamp
+    bounds: tuple[Bound, ...] = ()
+
+    def bound(self, sensor: str, channel: str) -> Bound | None:
+        """The first bound that matches, as an operator reads a list."""
+        return next((b for b in self.bounds if b.channel == channel and fnmatchcase(sensor, b.sensor)), None)
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """What one call of the detector did. Arrays are in batch order, one row a reading."""
+
+    scores: FloatArray  # (n,) finite; a reading that is not scored repeats its sensor's last score
+    alerting: BoolArray  # (n,) a forecast alert is open after the reading
+    expected: FloatArray  # (n, targets) the one-step forecast in the channel's unit, NaN where there is none
+    band: FloatArray  # (n, targets) half width of the usual error around it
+    alerts: list[Alert] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)  # scored, warming, late, duplicate, unusable, future
+
+    @classmethod
+    def empty(cls, readings: int, targets: int) -> Outcome:
+        """Nothing said yet of so many readings."""
+        nothing = np.full((readings, targets), np.nan)
+        return cls(np.zeros(readings), np.zeros(readings, np.bool_), nothing, nothing.copy())
+
+    def count(self, what: str, how_many: int) -> None:
+        """Add to the tally of what became of readings."""
+        if how_many:
+            self.counts[what] = self.counts.get(what, 0) + int(how_many)

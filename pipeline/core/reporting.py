@@ -1,0 +1,201 @@
+"""Transitions to alerts: the words, numbers and evidence an operator is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.core import alerting
+from pipeline.core.alerts import Alert, Evidence, Kind, Resolution, Severity, State, alert_id
+from pipeline.core.events import Outcome, Rules
+from pipeline.core.model import Array, Model
+from pipeline.core.readings import FloatArray
+from pipeline.core.scoring import BLOCK_READINGS
+from pipeline.core.table import Clock, Count, Level, SensorTable, Tally
+
+MOST_CHANNELS = 5  # contributors named in an alert
+SEVERITIES = (Severity.WARNING, Severity.CRITICAL)
+
+
+class Seen(NamedTuple):
+    """What the reading that moved an episode looked like, by channel."""
+
+    expected: Mapping[str, float]
+    actual: Mapping[str, float]
+    band: Mapping[str, tuple[float, float]]
+    contributions: Mapping[str, float]
+
+
+NOTHING_SEEN = Seen({}, {}, {}, {})
+
+
+class Reporter:
+    """Reads table rows and writes alerts; changes nothing."""
+
+    def __init__(self, model: Model, table: SensorTable, rules: Rules, threshold: float) -> None:
+        self.model, self.table, self.rules, self.threshold = model, table, rules, threshold
+
+    def seen(self, out: Outcome, at: int, values: FloatArray, voices: Array) -> Seen:
+        """The channels that spoke loudest at position `at`, their share of the score, and what was expected of them."""
+        total = float(voices.sum())
+        loudest = [int(c) for c in np.argsort(-voices, kind="stable")[:MOST_CHANNELS] if voices[c] > 0]
+        targets, columns = self.model.targets, self.model.target_columns
+        known = [c for c in loudest if np.isfinite(out.expected[at, c])]
+        expected = {targets[c]: float(out.expected[at, c]) for c in known}
+        band = {
+            targets[c]: (expected[targets[c]] - float(out.band[at, c]), expected[targets[c]] + float(out.band[at, c]))
+            for c in known
+        }
+        actual = {targets[c]: float(values[columns[c]]) for c in loudest}
+        return Seen(expected, actual, band, {targets[c]: float(voices[c]) / total for c in loudest})
+
+    def forecast(self, row: int, transition: str, score: float, seen: Seen = NOTHING_SEEN) -> Alert:
+        """A forecast episode that opened, became worse, returned to normal, or was accepted as the new normal."""
+        clock, count = self.table.arrays.clock[row], self.table.arrays.count[row]
+        ended = transition in ("returned", "accepted")
+        states = {"opened": State.FIRING, "worse": State.UPDATE}
+        return self._alert(
+            row,
+            Kind.FORECAST,
+            start=int(clock[Clock.ONSET]),
+            first_offset=int(clock[Clock.ONSET_OFFSET]),
+            revision=int(count[Count.REVISION]),
+            state=states.get(transition, State.RESOLVED),
+            severity=SEVERITIES[int(count[Count.SEVERITY])],
+            end=int(clock[Clock.LAST]) if ended else None,
+            resolution=Resolution(transition) if ended else None,
+            score=score,
+            threshold=self.threshold,
+            extrapolated=score > self._highest_known(row),
+            expected=seen.expected,
+            actual=seen.actual,
+            band=seen.band,
+            contributions=seen.contributions,
+        )
+
+    def gap(self, row: int, time: int, offset: int | None = None) -> Alert:
+        """The sensor was silent from its last reading to `time`; with `offset`, that of the reading that ended it."""
+        clock = self.table.arrays.clock[row]
+        ended = offset is not None
+        return self._alert(
+            row,
+            Kind.GAP,
+            start=int(clock[Clock.LAST]),
+            last=time,
+            first_offset=int(clock[Clock.OFFSET]),
+            last_offset=offset,
+            revision=2 if ended else 1,
+            state=State.RESOLVED if ended else State.FIRING,
+            end=time if ended else None,
+            resolution=Resolution.RETURNED if ended else None,
+            measure=(time - int(clock[Clock.LAST])) / 1e6,
+            limit=int(clock[Clock.GAP_LIMIT]) / 1e6,
+            unit="s",
+        )
+
+    def lane(self, row: int, target: int, kind: Kind, ended: bool, raw: float) -> Alert:
+        """A stuck value or a crossed limit of one channel, opening or ended."""
+        arrays, channel = self.table.arrays, self.model.targets[target]
+        clock = arrays.clock[row]
+        if kind is Kind.STUCK:
+            start, measure = arrays.since[row, target, 0], float(arrays.tally[row, target, Tally.RUN])
+            limit, unit = float(arrays.tally[row, target, Tally.STUCK_LIMIT]), "readings"
+        else:
+            start, measure = arrays.since[row, target, 1], raw
+            limit, unit = self._crossed(row, target, raw)
+        return self._alert(
+            row,
+            kind,
+            channel=channel,
+            start=int(start),
+            first_offset=int(clock[Clock.OFFSET]),
+            revision=2 if ended else 1,
+            state=State.RESOLVED if ended else State.FIRING,
+            end=int(clock[Clock.LAST]) if ended else None,
+            resolution=Resolution.RETURNED if ended else None,
+            measure=measure,
+            limit=limit,
+            unit=unit,
+            actual={channel: raw},
+        )
+
+    def standing(self, rows: npt.NDArray[np.intp]) -> list[Alert]:
+        """The open alerts of these rows as they were last told, less what only the moment of telling showed."""
+        arrays = self.table.arrays
+        alerting_rows = rows[arrays.count[rows, Count.STATE] == alerting.OPEN].tolist()
+        silent_rows = rows[arrays.clock[rows, Clock.GAP_FROM] > 0].tolist()
+        alerts = [self.forecast(row, "opened", float(arrays.level[row, Level.SCORE])) for row in alerting_rows]
+        alerts += [self.gap(row, int(arrays.clock[row, Clock.LAST])) for row in silent_rows]
+        columns = self.model.target_columns
+        for kind, column in ((Kind.STUCK, Tally.STUCK), (Kind.LIMIT, Tally.BEYOND)):
+            for i, target in zip(*np.nonzero(arrays.tally[rows, :, column] == 1), strict=True):
+                row = int(rows[i])
+                alerts.append(self.lane(row, int(target), kind, False, float(arrays.raw[row, columns[target]])))
+        return alerts
+
+    def describe(self, row: int) -> dict[str, object]:
+        """A sensor's state in words and numbers."""
+        arrays = self.table.arrays
+        clock, count, level = arrays.clock[row], arrays.count[row], arrays.level[row]
+        targets = {}
+        for t, channel in enumerate(self.model.targets):
+            column = self.model.target_columns[t]
+            location, scale = arrays.scale[row, column].tolist()
+            targets[channel] = {
+                "last": float(arrays.raw[row, column]),
+                "usual": location,
+                "scale": scale,
+                "stuck_after_readings": int(arrays.tally[row, t, Tally.STUCK_LIMIT]),
+            }
+        fitted = bool(count[Count.FITTED])
+        return {
+            "sensor": self.table.names[row],
+            "group": self.model.group,
+            "model": {"name": self.model.ref.name, "version": self.model.ref.version},
+            "network": int(count[Count.NETWORK]),
+            "state": "scoring"
+            if fitted
+            else f"warming: {int(count[Count.SEEN])} of {self.model.network.window} readings",
+            "readings": int(count[Count.SEEN]),
+            "last_time_us": int(clock[Clock.LAST]),
+            "score": float(level[Level.SCORE]),
+            "threshold": self.threshold,
+            "gap_after_seconds": int(clock[Clock.GAP_LIMIT]) / 1e6,
+            "alert_open": int(count[Count.STATE]) == alerting.OPEN,
+            "channels": targets,
+        }
+
+    def _highest_known(self, row: int) -> float:
+        """The score that one episode in everything calibrated so far would have."""
+        blocks = max(int(np.isfinite(self.table.arrays.blocks[row]).sum()), 1)
+        return float(np.log10(blocks * BLOCK_READINGS))
+
+    def _crossed(self, row: int, target: int, raw: float) -> tuple[float, str]:
+        low, high = self.table.arrays.bounds[row, target].tolist()
+        sensor = self.table.names[row] or ""
+        bound = self.rules.bound(sensor, self.model.targets[target])
+        return (low if raw < low else high), bound.unit if bound else ""
+
+    def _alert(
+        self, row: int, kind: Kind, *, start: int, first_offset: int, last: int | None = None,
+        last_offset: int | None = None, channel: str = "", severity: Severity = Severity.WARNING, **said: object,
+    ) -> Alert:  # fmt: skip
+        sensor, clock = self.table.names[row] or "", self.table.arrays.clock[row]
+        last = int(clock[Clock.LAST]) if last is None else last
+        last_offset = int(clock[Clock.OFFSET]) if last_offset is None else last_offset
+        return Alert(
+            alert_id=alert_id(sensor, kind, channel, start),
+            kind=kind,
+            severity=severity,
+            sensor=sensor,
+            channel=channel,
+            start=start,
+            last=last,
+            evidence=Evidence(int(self.table.partition[row]), first_offset, last_offset),
+            model=self.model.ref,
+            detection_delay_ms=(last - start) // 1000,
+            **said,  # type: ignore[arg-type]
+        )

@@ -1,0 +1,223 @@
+"""The rolling state of every sensor as struct of arrays: one row a sensor, rows tagged with their partition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.core.model import Array, Model
+from pipeline.core.readings import IntArray
+
+Arrays = dict[str, npt.NDArray[Any]]  # field -> rows
+
+FEATURES = 7  # see `scoring`
+TAIL_BINS = 32
+NOVELTY_BINS = 640
+BLOCKS = 64
+
+
+class Clock:
+    """Columns of `clock`, int64: times in µs, offsets in the topic."""
+
+    LEARN_FROM, GAP_LIMIT = (
+        0,
+        1,
+    )  # learned: readings before LEARN_FROM were trained on; silence beyond GAP_LIMIT is a gap
+    LAST, OFFSET, ONSET, ONSET_OFFSET, UPDATED, GAP_FROM = 2, 3, 4, 5, 6, 7
+
+
+class Count:
+    """Columns of `count`, int32."""
+
+    NETWORK, FITTED, LEARNED = 0, 1, 2  # learned: which weights, has a scale, readings counted into tails and blocks
+    SEEN, SINCE, HOLD, STATE, BELOW, OPEN, REVISION, SEVERITY = 3, 4, 5, 6, 7, 8, 9, 10
+
+
+class Level:
+    """Columns of `level`, float32: the episode calibration, then the running episode."""
+
+    USUAL, EXCESS = 0, 1  # learned: median and scale of the block maxima
+    BLOCK, PEAK, SCORE = 2, 3, 4
+
+
+class Lane:
+    """Columns of `lane`, float32, one lane a sensor and target channel."""
+
+    LOG_ERROR, LOW, HIGH = 0, 1, 2  # learned: log of the usual error, range of the fit part
+    MEAN, MEAN_THEN, SIGNED, SCALED, BEYOND = 3, 6, 9, 10, 11  # MEAN and MEAN_THEN are three columns each
+
+
+class Tally:
+    """Columns of `tally`, int32, one lane a sensor and target channel."""
+
+    STUCK_LIMIT, SEEN = 0, 1  # learned: repeats that are unusual (0: never), values the memory has been shown
+    RUN, STUCK, NOVEL_BITS, BEYOND, BACK = 2, 3, 4, 5, 6
+
+
+@dataclass(slots=True, eq=False)
+class Columns:
+    """Every array of the table, one row a sensor; what is used together lies in one array."""
+
+    clock: npt.NDArray[np.int64]  # (N, 8) columns of `Clock`
+    count: npt.NDArray[np.int32]  # (N, 11) columns of `Count`
+    level: Array  # (N, 5) columns of `Level`
+    blocks: Array  # (N, BLOCKS) ring of block maxima of the combined surprise, NaN where absent
+    scale: npt.NDArray[np.float64]  # (N, channels, 2) location and scale
+    lane: Array  # (N, targets, 12) columns of `Lane`
+    tally: npt.NDArray[np.int32]  # (N, targets, 7) columns of `Tally`
+    known: npt.NDArray[np.uint32]  # (N, targets, words) a bit for each value bin ever occupied
+    prototypes: npt.NDArray[np.uint8]  # (N, targets, 4, prototypes) contexts in steps, 255 where empty
+    hits: npt.NDArray[np.uint16]  # (N, targets, prototypes) when each was hit last
+    tail: npt.NDArray[np.uint16]  # (N, targets, FEATURES, TAIL_BINS) how many values lie in this bin or above
+    pending: npt.NDArray[np.uint8]  # (N, targets, 2, FEATURES, TAIL_BINS) counts that wait for their delay
+    bounds: npt.NDArray[np.float64]  # (N, targets, 2) physical limits
+    since: npt.NDArray[np.int64]  # (N, targets, 2) µs: start of the run of equal values, of the crossed limit
+    raw: npt.NDArray[np.float64]  # (N, channels) last value
+    carried: Array  # (N, state) the network's h and c
+    window: Array  # (N, window, channels) ring of scaled values
+    forecast: Array  # (N, targets, sum of horizons) a ring a horizon, in asinh(x)
+
+    def __getitem__(self, field: str) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] = getattr(self, field)
+        return found
+
+
+class Field(NamedTuple):
+    """The shape of one sensor's part of an array, and how many leading columns a bundle carries (-1: all)."""
+
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    fill: float
+    learned: int
+
+
+def layout(model: Model) -> dict[str, Field]:
+    """Every field of a row. Bytes a sensor: the sum of shape * itemsize, printed by `row_bytes`."""
+    channels, targets = len(model.channels), len(model.targets)
+    prototypes = 128 if targets == 1 else 16  # many channels: each is one voice among many, and memory is per channel
+    state = sum(layer.recurrent.shape[1] for layer in model.network.layers) * (2 if model.network.cell == "lstm" else 1)
+    return {
+        "clock": Field((8,), np.int64, 0, 2),
+        "count": Field((11,), np.int32, 0, 3),
+        "level": Field((5,), np.float32, 0, 2),
+        "blocks": Field((BLOCKS,), np.float32, np.nan, -1),
+        "scale": Field((channels, 2), np.float64, 0, -1),
+        "lane": Field((targets, 12), np.float32, 0, 3),
+        "tally": Field((targets, 7), np.int32, 0, 2),
+        "known": Field((targets, NOVELTY_BINS // 32), np.uint32, 0, -1),
+        "prototypes": Field((targets, 4, prototypes), np.uint8, 255, -1),
+        "hits": Field((targets, prototypes), np.uint16, 0, -1),
+        "tail": Field((targets, FEATURES, TAIL_BINS), np.uint16, 0, -1),
+        "pending": Field((targets, 2, FEATURES, TAIL_BINS), np.uint8, 0, 0),
+        "bounds": Field((targets, 2), np.float64, 0, 0),
+        "since": Field((targets, 2), np.int64, 0, 0),
+        "raw": Field((channels,), np.float64, np.nan, 0),
+        "carried": Field((state,), np.float32, 0, 0),
+        "window": Field((model.network.window, channels), np.float32, 0, 0),
+        "forecast": Field((targets, sum(model.network.horizons)), np.float32, 0, 0),
+    }
+
+
+def row_bytes(model: Model) -> int:
+    """Bytes of array state a sensor of this model takes; its name and index entry come on top (about 150)."""
+    return sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in layout(model).values())
+
+
+def learned(arrays: Columns, fields: Mapping[str, Field]) -> Arrays:
+    """The part of rows that a bundle carries, (S, ...) per field."""
+    return {
+        name: arrays[name] if field.learned < 0 else arrays[name][..., : field.learned]
+        for name, field in fields.items()
+        if field.learned
+    }
+
+
+class SensorTable:
+    """Rows by (partition, sensor). The arrays are replaced when the table grows: take them anew for each step."""
+
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        self.fields = dict(fields)
+        self.arrays = self.blank(64)
+        self.names: list[str | None] = [None] * 64
+        self.partition: IntArray = np.full(64, -1, np.int64)
+        self._index: dict[int, dict[str, int]] = {}
+        self._free = list(range(63, -1, -1))
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self._index.values())
+
+    def blank(self, rows: int) -> Columns:
+        """Rows as they are before anything is known of a sensor."""
+        return Columns(**{name: np.full((rows, *f.shape), f.fill, f.dtype) for name, f in self.fields.items()})
+
+    def locate(self, names: Sequence[str], partitions: IntArray) -> tuple[npt.NDArray[np.intp], list[int]]:
+        """The row of each sensor, (n,), and the rows that were made for it just now."""
+        rows = np.empty(len(names), np.intp)
+        made: list[int] = []
+        for i, (name, partition) in enumerate(zip(names, partitions.tolist(), strict=True)):
+            index = self._index.setdefault(partition, {})
+            row = index.get(name)
+            if row is None:
+                row = self._claim(name, partition)
+                made.append(row)
+            rows[i] = row
+        return rows, made
+
+    def find(self, name: str) -> list[int]:
+        """The rows of a sensor: none, one, or several where it is seen in several partitions."""
+        return [index[name] for index in self._index.values() if name in index]
+
+    def rows_of(self, partition: int | None = None) -> npt.NDArray[np.intp]:
+        """Rows of one partition (or of all), ordered by partition and name whatever the order of arrival."""
+        partitions = sorted(self._index) if partition is None else [partition]
+        rows = [row for p in partitions for _, row in sorted(self._index.get(p, {}).items())]
+        return np.array(rows, np.intp)
+
+    def gather(self, rows: npt.NDArray[np.intp]) -> Arrays:
+        """Copies of whole rows, with their names as UTF-8 bytes."""
+        names = np.array([(self.names[r] or "").encode() for r in rows], dtype=np.bytes_)
+        return {"names": names} | {name: self.arrays[name][rows] for name in self.fields}
+
+    def put(self, partition: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take in rows that `gather` made, into `partition`; ValueError where the layout differs."""
+        for name, field in self.fields.items():
+            if name not in arrays or arrays[name].shape[1:] != field.shape or arrays[name].dtype != field.dtype:
+                found = f"{arrays[name].dtype}{arrays[name].shape[1:]}" if name in arrays else "nothing"
+                raise ValueError(f"state field {name}: expected {np.dtype(field.dtype)}{field.shape}, found {found}")
+        names = [bytes(n).decode() for n in arrays["names"].tolist()]
+        rows, _ = self.locate(names, np.full(len(names), partition, np.int64))
+        for name in self.fields:
+            self.arrays[name][rows] = arrays[name]
+
+    def remove(self, rows: npt.NDArray[np.intp]) -> None:
+        """Forget these sensors; their rows are used again."""
+        for row in rows.tolist():
+            name = self.names[row]
+            assert name is not None
+            del self._index[int(self.partition[row])][name]
+            self.names[row] = None
+            self.partition[row] = -1
+            self._free.append(row)
+
+    def _claim(self, sensor: str, partition: int) -> int:
+        if not self._free:
+            self._grow()
+        row = self._free.pop()
+        for name, field in self.fields.items():
+            self.arrays[name][row] = field.fill
+        self.names[row] = sensor
+        self.partition[row] = partition
+        self._index[partition][sensor] = row
+        return row
+
+    def _grow(self) -> None:
+        old = len(self.names)
+        more = self.blank(old)
+        self.arrays = Columns(**{name: np.concatenate([self.arrays[name], more[name]]) for name in self.fields})
+        self.names += [None] * old
+        self.partition = np.concatenate([self.partition, np.full(old, -1, np.int64)])
+        self._free = list(range(2 * old - 1, old - 1, -1))

@@ -1,0 +1,83 @@
+"""Small models with random weights, and streams, for tests that need a detector but no training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.core.alerts import ModelRef
+from pipeline.core.model import Array, Cell, Layer, Mode, Model, Network, SensorTables
+from pipeline.core.readings import SECOND, FloatArray, ReadingBatch
+
+INTERVAL = 60 * SECOND
+START = 1_700_000_000 * SECOND
+
+
+def network(
+    channels: int = 1, *, cell: Cell = "lstm", mode: Mode = "carried", hidden: int = 4, layers: int = 1,
+    networks: int = 1, window: int = 64, seed: int = 0,
+) -> Network:  # fmt: skip
+    """Random weights; forecasts are near "no change"."""
+    rng = np.random.default_rng(seed)
+    gates, biases = (4, 1) if cell == "lstm" else (3, 2)
+    width, stack = 2 * channels, []
+    for _ in range(layers):
+        kernel, recurrent = (_weights(rng, networks, rows, gates * hidden) for rows in (width, hidden))
+        stack.append(Layer(kernel, recurrent, _weights(rng, networks, biases, gates * hidden)))
+        width = hidden
+    horizons = (1, 12, 48)
+    head = _weights(rng, networks, hidden + 2 * channels, len(horizons) * channels) * np.float32(0.1)
+    return Network(cell, mode, window, horizons, tuple(stack), head, np.zeros((networks, 1, head.shape[2]), np.float32))
+
+
+def model(channels: int = 1, *, version: str = "1", **shape: object) -> Model:
+    """A model that knows no sensor: each is scaled from its first window."""
+    names = tuple(f"c{i}" for i in range(channels))
+    nobody = SensorTables((), {})
+    return Model(ModelRef("g", version, "0" * 64), "g", names, names, INTERVAL, network(channels, **shape), nobody)  # type: ignore[arg-type]
+
+
+def waves(sensors: int, rows: int, channels: int = 1, seed: int = 0) -> FloatArray:
+    """Noisy waves with a few jumps, repeats and missing values, (rows, sensors, channels)."""
+    rng = np.random.default_rng(seed)
+    phase = rng.uniform(0, 6, (1, sensors, channels))
+    values = (
+        20
+        + 3 * np.sin(np.arange(rows)[:, None, None] / 9 + phase)
+        + 0.1 * rng.standard_normal((rows, sensors, channels))
+    )
+    for _ in range(max(rows * sensors // 150, 2)):
+        row, sensor = int(rng.integers(rows)), int(rng.integers(sensors))
+        match int(rng.integers(3)):
+            case 0:
+                values[row : row + 15, sensor] += rng.normal(0, 4)
+            case 1:
+                values[row : row + 30, sensor] = values[row, sensor]
+            case _:
+                values[row : row + 2, sensor, int(rng.integers(channels))] = np.nan
+    values[-40:-20, 0] += 9  # late enough for the tails to have counts
+    return values
+
+
+def stream(values: FloatArray, *, partitions: int = 1, dropped: float = 0.0, seed: int = 0) -> ReadingBatch:
+    """All readings of `waves` in time order, sensors interleaved; some are dropped in runs, which makes gaps."""
+    rows, sensors, _ = values.shape
+    rng = np.random.default_rng(seed)
+    lost = np.zeros((rows, sensors), bool)
+    for _ in range(int(dropped * rows * sensors / 12)):
+        start = int(rng.integers(rows))
+        lost[start : start + int(rng.integers(1, 24)), int(rng.integers(sensors))] = True
+    row, sensor = np.nonzero(~lost)
+    times = START + row * INTERVAL
+    return ReadingBatch(
+        sensors=[f"s{i}" for i in sensor.tolist()],
+        times=times.astype(np.int64),
+        values=values[row, sensor],
+        usable=np.ones(len(row), bool),
+        partitions=(sensor % partitions).astype(np.int64),
+        offsets=np.arange(len(row), dtype=np.int64),
+        received=times.astype(np.int64),
+    )
+
+
+def _weights(rng: np.random.Generator, *shape: int) -> Array:
+    return (rng.standard_normal(shape) * 0.3).astype(np.float32)

@@ -1,0 +1,1 @@
+"""The batch job: history in, a model bundle out."""
