@@ -148,9 +148,8 @@ def combine(arrays: Columns, on: Lanes, values: Array, sensors: int, targets: in
         total += voices[:, c]
     learns = np.flatnonzero(on.learns)
     tails.count(flat(arrays.tail), flat(arrays.pending), on.lanes[learns], where[:, learns], on.learned[learns])
-    present = np.maximum(np.bincount(on.at // targets, minlength=sensors), 1)
-    mean: Array = total / present.astype(np.float32)
-    return mean, voices
+    present = np.maximum(np.bincount(on.at // targets, minlength=sensors), 1).astype(np.float32)
+    return total / present, voices
 
 
 def score(surprise: Array, usual: Array, excess: Array) -> FloatArray:
