@@ -53,7 +53,7 @@ def advance(
     length = np.where(opened, 1, count[:, Count.OPEN] + 1)
     accepted = (state == OPEN) & ~ended & (length >= ACCEPT_READINGS)
 
-    count[:, Count.STATE] = np.select([opened, ended, accepted], [OPEN, QUIET, ACCEPTED], state)
+    count[:, Count.STATE] = np.where(opened, OPEN, np.where(ended, QUIET, np.where(accepted, ACCEPTED, state)))
     count[:, Count.HOLD] = np.where(opened, REFRACTORY_READINGS, hold)
     count[:, Count.BELOW] = np.where(opened, 0, below)
     count[:, Count.OPEN] = length

@@ -4,8 +4,8 @@ Hochreiter & Schmidhuber, "Long Short-Term Memory", 1997, with the forget gate o
 Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, for the GRU (reset after the product).
 
 A reading's forecast must not depend on which other readings shared its batch. BLAS picks its kernel by shape, and
-two kernels round differently, so every product runs on tiles of exactly `TILE` rows, padded with zeros.
-The caller keeps BLAS on one thread.
+two kernels round differently, so a shared network runs on tiles of exactly `TILE` rows, padded with zeros, and a
+sensor's own network on that sensor's row alone. The caller keeps BLAS on one thread.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pipeline.core.model import Array, Layer, Network
 
 TILE = 64
+Which = npt.NDArray[np.int32] | None  # the network of each row, (n,); None: all rows share the first
 INPUT_CLIP = np.float32(8.0)  # asinh(x) of about 1500 robust deviations
 
 
@@ -41,7 +42,7 @@ class Forecaster:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self._half_gates = tuple(_halve_sigmoid_gates(layer, network.cell) for layer in network.layers)
+        self._layers = tuple(_halve_sigmoid_gates(layer, network.cell) for layer in network.layers)
         self.state_size = sum(
             layer.recurrent.shape[1] * (2 if network.cell == "lstm" else 1) for layer in network.layers
         )
@@ -51,19 +52,19 @@ class Forecaster:
 
         Returns the next state and the forecast steps (n, horizons, targets): z at t+h minus z at t.
         """
-        rows = len(inputs)
+        rows, horizons = len(inputs), len(self.network.horizons)
+        if self.network.networks > 1:  # each row has a product of its own, whatever stands beside it
+            after, steps = self._advance(state, inputs, which)
+            return after, steps.reshape(rows, horizons, -1)
         padded = -(-max(rows, 1) // TILE) * TILE
         tiled_state = np.zeros((padded, self.state_size), np.float32)
         tiled_inputs = np.zeros((padded, inputs.shape[1]), np.float32)
-        tiled_which = np.zeros(padded, np.int32)
         tiled_state[:rows] = state
         tiled_inputs[:rows] = inputs
-        tiled_which[:rows] = which
         steps = np.empty((padded, self.network.head.shape[2]), np.float32)
         for start in range(0, padded, TILE):
             tile = slice(start, start + TILE)
-            tiled_state[tile], steps[tile] = self._tile(tiled_state[tile], tiled_inputs[tile], tiled_which[tile])
-        horizons = len(self.network.horizons)
+            tiled_state[tile], steps[tile] = self._advance(tiled_state[tile], tiled_inputs[tile], None)
         return tiled_state[:rows], steps[:rows].reshape(rows, horizons, -1)
 
     def rebuild(
@@ -81,24 +82,20 @@ class Forecaster:
                 state[live], steps[live] = self.step(state[live], windows[live, t], which[live])
         return state, steps
 
-    def _tile(self, state: Array, inputs: Array, which: npt.NDArray[np.int32]) -> tuple[Array, Array]:
-        advance = _lstm if self.network.cell == "lstm" else _gru
-        shared = self.network.networks == 1
+    def _advance(self, state: Array, inputs: Array, which: Which) -> tuple[Array, Array]:
+        lstm = self.network.cell == "lstm"
         signal, kept, at = inputs, [], 0
-        for layer in self._half_gates:
+        for layer in self._layers:
             hidden = layer.recurrent.shape[1]
-            size = hidden * 2 if self.network.cell == "lstm" else hidden
-            after = advance(layer, state[:, at : at + size], signal, None if shared else which)
-            kept.append(after)
-            signal = after[:, :hidden]
+            size = 2 * hidden if lstm else hidden
+            kept.append((_lstm if lstm else _gru)(layer, state[:, at : at + size], signal, which))
+            signal = kept[-1][:, :hidden]
             at += size
         top = np.concatenate([signal, inputs], axis=1)
-        return np.concatenate(kept, axis=1), _product(
-            top, self.network.head, self.network.head_bias[:, 0], None if shared else which
-        )
+        return np.concatenate(kept, axis=1), _product(top, self.network.head, self.network.head_bias[:, 0], which)
 
 
-def _product(x: Array, weights: Array, bias: Array, which: npt.NDArray[np.int32] | None) -> Array:
+def _product(x: Array, weights: Array, bias: Array, which: Which) -> Array:
     """x @ W + b, (rows, in) -> (rows, out); with `which`, each row by its own weights."""
     if which is None:
         shared: Array = x @ weights[0] + bias[0]
@@ -107,7 +104,7 @@ def _product(x: Array, weights: Array, bias: Array, which: npt.NDArray[np.int32]
     return out
 
 
-def _lstm(layer: Layer, state: Array, x: Array, which: npt.NDArray[np.int32] | None) -> Array:
+def _lstm(layer: Layer, state: Array, x: Array, which: Which) -> Array:
     """(h, c) -> (h, c). One tanh for all gates: sigmoid(a) = 0.5 tanh(0.5 a) + 0.5, the inner 0.5 is in the weights."""
     size = layer.recurrent.shape[1]
     h, c = state[:, :size], state[:, size:]
@@ -119,7 +116,7 @@ def _lstm(layer: Layer, state: Array, x: Array, which: npt.NDArray[np.int32] | N
     return np.concatenate([h, c], axis=1)
 
 
-def _gru(layer: Layer, state: Array, x: Array, which: npt.NDArray[np.int32] | None) -> Array:
+def _gru(layer: Layer, state: Array, x: Array, which: Which) -> Array:
     """h -> h, Keras' reset_after form; z and r by the same halved tanh."""
     size = layer.recurrent.shape[1]
     from_x = _product(x, layer.kernel, layer.bias[:, 0], which)

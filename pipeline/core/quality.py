@@ -41,7 +41,7 @@ def stuck_limits(values: FloatArray) -> npt.NDArray[np.int32]:
 def gap_limit(times: IntArray, interval: int) -> int:
     """The silence in µs that is unusual for a sensor with readings at these times."""
     apart = np.diff(times)
-    usual = float(np.quantile(apart, 0.999)) if len(apart) else 0.0
+    usual = float(np.quantile(apart, 0.999, method="lower")) if len(apart) else 0.0
     return int(max(USUAL_SILENCE * interval, LONGEST_SILENCE * usual))
 
 
@@ -69,7 +69,7 @@ def stuck(
     state[:, Tally.RUN] = np.where(same, state[:, Tally.RUN] + 1, 1)
     limit = state[:, Tally.STUCK_LIMIT]
     opened = scored & (state[:, Tally.STUCK] == 0) & (limit > 0) & (state[:, Tally.RUN] >= limit)
-    state[:, Tally.STUCK] = np.select([opened, ended], [1, 0], state[:, Tally.STUCK])
+    state[:, Tally.STUCK] = np.where(opened, 1, np.where(ended, 0, state[:, Tally.STUCK]))
     tally[lanes] = state
     return LaneEvents(np.flatnonzero(opened), np.flatnonzero(ended))
 
@@ -84,6 +84,6 @@ def limits(arrays: Columns, lanes: npt.NDArray[np.intp], raw: FloatArray, times:
     since[lanes[opened], 1] = times[opened]
     state[:, Tally.BACK] = np.where(beyond, 0, state[:, Tally.BACK] + 1)
     ended = was & (state[:, Tally.BACK] >= BACK_READINGS)
-    state[:, Tally.BEYOND] = np.select([opened, ended], [1, 0], state[:, Tally.BEYOND])
+    state[:, Tally.BEYOND] = np.where(opened, 1, np.where(ended, 0, state[:, Tally.BEYOND]))
     tally[lanes] = state
     return LaneEvents(np.flatnonzero(opened), np.flatnonzero(ended))

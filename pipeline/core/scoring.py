@@ -21,6 +21,7 @@ WEIGHTS = np.array([1 / 6, 1 / 6, 1 / 6, 1 / 4, 1 / 4, 1 / 2, 1 / 10], np.float3
 CONTEXT_RATES = (1 - np.exp(-1 / np.array([3.0, 12.0, 48.0]))).astype(np.float32)
 SIGNED_RATE = np.float32(1 - np.exp(-1 / 12))
 SCALED_RATE, BEYOND_RATE = np.float32(0.1), np.float32(0.02)
+LOUDEST = np.float32(0.5)  # share of the loudest channel; a mean alone drowns the fault of one channel among many
 SCALE_STEP, SCALE_SHARE = 0.003, np.float32(0.05)  # a tracker of the 95 % quantile of |error|, in its logarithm
 SMALLEST_LOG_ERROR = np.float32(np.log(0.01))
 LARGEST_SCALED_ERROR = np.float32(50.0)
@@ -131,7 +132,7 @@ def _novelty(
 
 
 def combine(arrays: Columns, on: Lanes, values: Array, sensors: int, targets: int) -> tuple[Array, Array]:
-    """The surprise of each sensor (n,), the mean over its present channels, and of each channel (n, targets).
+    """The surprise of each sensor (n,), half the mean of its channels and half the loudest, and of each (n, targets).
 
     The lanes that learn are counted afterwards.
     """
@@ -143,13 +144,14 @@ def combine(arrays: Columns, on: Lanes, values: Array, sensors: int, targets: in
     each = np.zeros(sensors * targets, np.float32)
     each[on.at] = voice
     voices = each.reshape(sensors, targets)
-    total = np.zeros(sensors, np.float32)
+    total, loudest = np.zeros(sensors, np.float32), np.zeros(sensors, np.float32)
     for c in range(targets):  # in a fixed order: a pairwise sum would depend on the batch
         total += voices[:, c]
+        loudest = np.maximum(loudest, voices[:, c])
     learns = np.flatnonzero(on.learns)
     tails.count(flat(arrays.tail), flat(arrays.pending), on.lanes[learns], where[:, learns], on.learned[learns])
     present = np.maximum(np.bincount(on.at // targets, minlength=sensors), 1).astype(np.float32)
-    return total / present, voices
+    return (1 - LOUDEST) * total / present + LOUDEST * loudest, voices
 
 
 def score(surprise: Array, usual: Array, excess: Array) -> FloatArray:

@@ -1,0 +1,106 @@
+"""Files through the live detector: a score for every row, and the alerts that would have been raised."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.adapters.files import DataError, Series, iter_batches
+from pipeline.core.alerts import Alert
+from pipeline.core.detector import Detector
+from pipeline.core.events import Rules
+from pipeline.core.model import Model
+from pipeline.core.readings import SECOND, BoolArray, FloatArray, Reading
+from pipeline.routing import Group, Router
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replayed:
+    """One sensor's rows after the replay, in the order of its file."""
+
+    series: Series
+    group: str
+    scores: FloatArray  # (n,)
+    alerting: BoolArray  # (n,) a forecast alert is open
+    expected: FloatArray  # (n, targets) in the channel's unit, NaN where there was no forecast
+    band: FloatArray  # (n, targets) half width of the usual error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replay:
+    """What came of all rows."""
+
+    sensors: tuple[Replayed, ...]
+    alerts: tuple[Alert, ...]
+    counts: Mapping[str, int]
+
+
+def groups_of(models: Mapping[str, Model], patterns: Mapping[str, str] | None = None) -> dict[str, Group]:
+    """The models as routing sees them."""
+    patterns = patterns or {}
+    return {
+        name: Group(model.channels, frozenset(model.sensors.names), patterns.get(name))
+        for name, model in models.items()
+    }
+
+
+def replay(
+    series: Sequence[Series],
+    models: Mapping[str, Model],
+    rules: Rules,
+    on_readings: Callable[[int], None] | None = None,
+) -> Replay:
+    """Replay every sensor through its group's detector; DataError where no group reads a sensor."""
+    router = Router(groups_of(models))
+    members: dict[str, list[Series]] = defaultdict(list)
+    for one in series:
+        members[_group(one, router, models)].append(one)
+    sensors: list[Replayed] = []
+    alerts: list[Alert] = []
+    counts: dict[str, int] = defaultdict(int)
+    for name, group in sorted(members.items()):
+        blank = {one.sensor: _blank(one, name, models[name]) for one in group}
+        detector = Detector(models[name], rules)
+        for batch in iter_batches(group, models[name].channels):
+            outcome = detector.step(batch)
+            for sensor, at in _by_sensor(batch.sensors):
+                into, rows = blank[sensor], batch.offsets[at]
+                into.scores[rows], into.alerting[rows] = outcome.scores[at], outcome.alerting[at]
+                into.expected[rows], into.band[rows] = outcome.expected[at], outcome.band[at]
+            alerts += [replace(alert, mode="replay") for alert in outcome.alerts]
+            for what, how_many in outcome.counts.items():
+                counts[what] += how_many
+            if on_readings is not None:
+                on_readings(len(batch))
+        sensors += blank.values()
+    return Replay(tuple(sensors), tuple(alerts), counts)
+
+
+def _group(series: Series, router: Router, models: Mapping[str, Model]) -> str:
+    """As the live service routes it; files that suit several groups go to the one sampled most like them."""
+    probe = Reading(series.sensor, 0, dict.fromkeys(series.channels, 0.0))
+    routed, rejected = router.split([probe])
+    if routed:
+        return next(iter(routed))
+    alike = [name for name, model in models.items() if set(model.channels) == set(series.channels)]
+    if not alike or len(series) < 2:
+        raise DataError(f"{series.sensor}: {rejected[0].detail}")
+    interval = float(np.median(np.abs(np.diff(series.times)))) or SECOND
+    return min(alike, key=lambda name: abs(np.log(models[name].interval / interval)))
+
+
+def _blank(series: Series, group: str, model: Model) -> Replayed:
+    rows, targets = len(series), len(model.targets)
+    nothing = np.full((rows, targets), np.nan)
+    return Replayed(series, group, np.zeros(rows), np.zeros(rows, np.bool_), nothing, nothing.copy())
+
+
+def _by_sensor(names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Each sensor of a batch with the positions of its readings."""
+    unique, which = np.unique(np.array(names), return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    for name, at in zip(unique, np.split(order, np.cumsum(np.bincount(which))[:-1]), strict=True):
+        yield str(name), at

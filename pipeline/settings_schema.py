@@ -1,0 +1,268 @@
+"""Every setting there is: its type, default, meaning and an example; `pipeline.settings` reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pipeline.core.thresholds import Budget
+
+SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:,/\[\]]+):\d{1,5}")
+
+
+def _servers(value: str) -> str:
+    for server in value.split(","):
+        if not SERVER.fullmatch(server.strip()):
+            raise ValueError(f"{server.strip()!r} is not host:port")
+    return value
+
+
+def _start(value: object) -> object:
+    if value in ("latest", "earliest"):
+        return value
+    try:
+        stamp = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError(f"{value!r:.80} is neither latest nor earliest nor an RFC 3339 time") from None
+    return stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)
+
+
+def _budget(value: str) -> str:
+    Budget.parse(value)
+    return value
+
+
+Servers = Annotated[str, AfterValidator(_servers)]
+Start = Annotated[Literal["latest", "earliest"] | datetime, BeforeValidator(_start)]
+BudgetText = Annotated[str, AfterValidator(_budget)]
+Topic = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+CHECKED = SettingsConfigDict(
+    frozen=True,
+    extra="forbid",
+    allow_inf_nan=False,
+    validate_default=True,
+    str_strip_whitespace=True,
+    hide_input_in_errors=True,  # it may be a secret
+)
+Pattern = Annotated[str, StringConstraints(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = CHECKED
+
+
+class TopicSettings(_Section):
+    """The names of the topics."""
+
+    readings: Topic = Field(default="sensor.readings", description="Read from here.")
+    alerts: Topic = Field(default="sensor.alerts", description="Alerts go here, keyed by sensor.")
+    dead_letter: Topic = Field(
+        default="sensor.readings.dead-letter", description="Refused messages go here, with the reason."
+    )
+    scores: Topic | None = Field(
+        default=None, description="Every score goes here, if a name is given.", examples=["sensor.scores"]
+    )
+
+    @field_validator("alerts", "dead_letter", "scores")
+    @classmethod
+    def _not_what_is_read(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and value == info.data.get("readings"):
+            raise ValueError("is the topic of the readings: what is written there would be read again")
+        return value
+
+
+class KafkaSettings(_Section):
+    """The cluster, and how the consumer group reads it."""
+
+    bootstrap_servers: Servers = Field(
+        description="host:port of one or more brokers, with commas; `KAFKA_BOOTSTRAP_SERVERS` is understood as well.",
+        examples=["localhost:9092"],
+    )
+    group_id: str = Field(
+        default="foreshock", min_length=1, description="The consumer group; its members share the load."
+    )
+    start: Start = Field(
+        default="latest",
+        description="Where to start without a committed offset: `latest`, `earliest` or an RFC 3339 time; "
+        "a time without an offset is UTC.",
+        examples=["2026-11-22T12:00:00Z"],
+    )
+    topics: TopicSettings = TopicSettings()
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT",
+        description="How to speak to the brokers: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.",
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None,
+        description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`; with SASL only.",
+        examples=["SCRAM-SHA-512"],
+    )
+    sasl_username: str | None = Field(default=None, description="With SASL only.", examples=["foreshock"])
+    sasl_password: SecretStr | None = Field(default=None, description="With SASL only.")
+    ssl_cafile: Path | None = Field(
+        default=None,
+        description="Certificates to trust, PEM; without it, the system's.",
+        examples=["/etc/foreshock/ca.pem"],
+    )
+    ssl_certfile: Path | None = Field(
+        default=None, description="The client's own certificate, PEM.", examples=["/etc/foreshock/client.pem"]
+    )
+    ssl_keyfile: Path | None = Field(
+        default=None, description="The key of the client's certificate, PEM.", examples=["/etc/foreshock/client.key"]
+    )
+    ssl_keyfile_password: SecretStr | None = Field(default=None, description="Opens `ssl_keyfile`, if it is locked.")
+    ssl_check_hostname: bool = Field(
+        default=True, description="Whether a broker's certificate must carry its host name."
+    )
+    max_poll_records: PositiveInt = Field(default=5000, description="Messages in one batch at most.")
+    poll_wait_seconds: PositiveFloat = Field(default=0.5, description="How long a poll waits for the first message.")
+    max_poll_interval_seconds: PositiveFloat = Field(
+        default=300.0, description="A member that polls more rarely than this is put out of the group."
+    )
+    session_timeout_seconds: PositiveFloat = Field(
+        default=45.0, description="A member that is silent for longer is put out of the group."
+    )
+    heartbeat_seconds: PositiveFloat = Field(
+        default=3.0, description="Between two signs of life; at most a third of `session_timeout_seconds`."
+    )
+
+    @field_validator("sasl_mechanism", "sasl_username", "sasl_password")
+    @classmethod
+    def _goes_with_sasl(cls, value: object, info: ValidationInfo) -> object:
+        protocol = info.data.get("security_protocol")
+        if protocol in ("SASL_PLAINTEXT", "SASL_SSL") and not value:
+            raise ValueError(f"is not set, and kafka.security_protocol is {protocol}")
+        if protocol in ("PLAINTEXT", "SSL") and value:
+            raise ValueError(f"is set, but kafka.security_protocol is {protocol}, which signs nobody in")
+        return value
+
+    @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_keyfile_password")
+    @classmethod
+    def _goes_with_ssl(cls, value: object, info: ValidationInfo) -> object:
+        protocol = info.data.get("security_protocol")
+        if protocol in ("PLAINTEXT", "SASL_PLAINTEXT") and value:
+            raise ValueError(f"is set, but kafka.security_protocol is {protocol}, which encrypts nothing")
+        return value
+
+    @field_validator("heartbeat_seconds")
+    @classmethod
+    def _often_enough(cls, value: float, info: ValidationInfo) -> float:
+        session = info.data.get("session_timeout_seconds")
+        if session is not None and value > session / 3:
+            raise ValueError(f"is more than a third of kafka.session_timeout_seconds ({session:g})")
+        return value
+
+
+class ModelSettings(_Section):
+    """The model bundles."""
+
+    dir: Path = Field(
+        default=Path("models"), description="The folder of the bundles: `GROUP/VERSION/` and `GROUP/serving`."
+    )
+    groups: dict[str, Pattern] = Field(
+        default_factory=dict,
+        description="Sensors of a group by pattern, as in a shell; without one, a sensor's channels choose the group.",
+        examples=[{"pumps": "plant1/pump-*"}],
+    )
+
+
+class DetectionSettings(_Section):
+    """What can change an alert; every checkpoint carries the hash of it."""
+
+    budget: BudgetText = Field(
+        default="1/10000/sensor",
+        description="False alarms that are bearable: a number, per `hour`, `day`, `week`, `month` or so many readings, "
+        "of each `sensor` or of the whole `fleet`.",
+        examples=["20/day/fleet"],
+    )
+    max_future_seconds: PositiveFloat = Field(
+        default=60.0, description="A reading whose time is further ahead of its Kafka record's is refused."
+    )
+    catchup_after_seconds: PositiveFloat = Field(
+        default=300.0, description="Alerts on readings older than this carry `mode: catchup`."
+    )
+    stuck: bool = Field(default=True, description="Whether a value that no longer moves raises an alert.")
+    gap: bool = Field(default=True, description="Whether a sensor that falls silent raises an alert.")
+    limit: bool = Field(default=True, description="Whether a crossed physical limit raises an alert.")
+
+
+class CheckpointSettings(_Section):
+    """What a restart continues from."""
+
+    dir: Path = Field(
+        default=Path("checkpoints"), description="The folder of the checkpoints; it has to outlive the process."
+    )
+    every_seconds: PositiveFloat = Field(default=30.0, description="Between two checkpoints of a partition.")
+
+
+class HttpSettings(_Section):
+    """`/metrics`, `/healthz` and `/readyz`."""
+
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="The address to listen on; `0.0.0.0` is all of them."
+    )
+    port: int = Field(default=9108, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
+
+
+class LoggingSettings(_Section):
+    """What the service says on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least important event that is logged: `debug`, `info`, `warning` or `error`."
+    )
+    format: Literal["json", "console"] = Field(default="json", description="`json` for machines, `console` for people.")
+
+
+class Settings(BaseSettings):
+    """All settings of the service; `pipeline.settings.load` reads them, the class itself reads nothing."""
+
+    model_config = CHECKED
+
+    sensors_csv: Path | None = Field(
+        default=None, description="Unit, limits and interval of each sensor, CSV.", examples=["sensors.csv"]
+    )
+    secrets_dir: Path | None = Field(
+        default=None,
+        description="A folder with one file a secret, named like `kafka__sasl_password`.",
+        examples=["/run/secrets/foreshock"],
+    )
+    kafka: KafkaSettings
+    model: ModelSettings = ModelSettings()
+    detection: DetectionSettings = DetectionSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    http: HttpSettings = HttpSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 - the library's name and signature
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # what is passed in; nothing is read behind the caller's back
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the settings that can change an alert; `sensors.csv` has a hash of its own, in the bundle."""
+        deciding = {"detection": self.detection.model_dump(mode="json"), "groups": self.model.groups}
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
