@@ -21,7 +21,7 @@ WEIGHTS = np.array([1 / 6, 1 / 6, 1 / 6, 1 / 4, 1 / 4, 1 / 2, 1 / 10], np.float3
 CONTEXT_RATES = (1 - np.exp(-1 / np.array([3.0, 12.0, 48.0]))).astype(np.float32)
 SIGNED_RATE = np.float32(1 - np.exp(-1 / 12))
 SCALED_RATE, BEYOND_RATE = np.float32(0.1), np.float32(0.02)
-LOUDEST = np.float32(0.5)  # share of the loudest channel; a mean alone drowns the fault of one channel among many
+LOUDEST = 2.0  # over the channels: the share of the loudest; a mean alone drowns one channel's fault in a few others
 SCALE_STEP, SCALE_SHARE = 0.003, np.float32(0.05)  # a tracker of the 95 % quantile of |error|, in its logarithm
 SMALLEST_LOG_ERROR = np.float32(np.log(0.01))
 LARGEST_SCALED_ERROR = np.float32(50.0)
@@ -132,7 +132,7 @@ def _novelty(
 
 
 def combine(arrays: Columns, on: Lanes, values: Array, sensors: int, targets: int) -> tuple[Array, Array]:
-    """The surprise of each sensor (n,), half the mean of its channels and half the loudest, and of each (n, targets).
+    """The surprise of each sensor (n,), the mean of its channels and its loudest, and of each (n, targets).
 
     The lanes that learn are counted afterwards.
     """
@@ -151,7 +151,8 @@ def combine(arrays: Columns, on: Lanes, values: Array, sensors: int, targets: in
     learns = np.flatnonzero(on.learns)
     tails.count(flat(arrays.tail), flat(arrays.pending), on.lanes[learns], where[:, learns], on.learned[learns])
     present = np.maximum(np.bincount(on.at // targets, minlength=sensors), 1).astype(np.float32)
-    return (1 - LOUDEST) * total / present + LOUDEST * loudest, voices
+    share = np.float32(min(LOUDEST / targets, 0.5))
+    return (1 - share) * total / present + share * loudest, voices
 
 
 def score(surprise: Array, usual: Array, excess: Array) -> FloatArray:

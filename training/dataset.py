@@ -1,0 +1,230 @@
+"""Series into what training reads: groups of like sensors, each with its history cleaned, cut and split in time."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from sklearn.preprocessing import RobustScaler, StandardScaler
+
+from pipeline.adapters.files import DataError, Series
+from pipeline.core.quality import gap_limit
+from pipeline.core.readings import DAY, SECOND, BoolArray, FloatArray, IntArray
+from pipeline.core.scaling import Statistics
+
+FEWEST_ROWS = 60  # a sensor with fewer is served by its group's network, but neither fits nor calibrates it
+HELD_OUT = 0.3  # share of a history, its end: never fitted, so that calibration sees errors as live ones will be
+UNITS = {"d": DAY, "h": 3600 * SECOND, "min": 60 * SECOND, "s": SECOND, "ms": SECOND // 1000, "us": 1}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """One sensor's readings as the detector would have taken them in: in time, with a value, gaps marked."""
+
+    sensor: str
+    times: IntArray  # (n,) µs UTC, rising
+    values: FloatArray  # (n, channels); a missing value is the channel's last one
+    missing: BoolArray  # (n, channels) where `values` was filled
+    starts: IntArray  # (segments,) the first row after each gap; row 0 is one
+    held_out: int  # the first row of the held-out part
+    gap_limit: int  # µs of silence beyond which a new segment starts
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def enough(self) -> bool:
+        """Long enough to fit and calibrate on."""
+        return len(self) >= FEWEST_ROWS
+
+    def fit_segments(self) -> list[slice]:
+        """Rows to fit on, in stretches without a gap."""
+        return self._segments(0, self.held_out)
+
+    def held_out_segments(self) -> list[slice]:
+        """Rows to validate and calibrate on, in stretches without a gap."""
+        return self._segments(self.held_out, len(self))
+
+    def _segments(self, first: int, stop: int) -> list[slice]:
+        inner = self.starts[(self.starts > first) & (self.starts < stop)].tolist()
+        return [slice(a, b) for a, b in pairwise([first, *inner, stop]) if b > a]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Sensors with the same channels and sampling interval: one bundle, one network or one for each."""
+
+    name: str
+    channels: tuple[str, ...]
+    targets: tuple[str, ...]  # what is forecast and scored; the other channels are inputs only
+    interval: int  # µs between readings
+    histories: tuple[History, ...]  # by sensor name; at least one is long enough
+    notes: tuple[str, ...]  # what was decided about this group, in sentences
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """All groups that can be trained, and a sentence for each sensor that cannot."""
+
+    groups: tuple[Group, ...]
+    left_out: tuple[str, ...]
+
+
+def training_part(series: Sequence[Series], fraction: float = 1.0, max_rows: int | None = None) -> list[Series]:
+    """The first `fraction` of each sensor's rows, at most `max_rows` of them."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"the fraction to train on must be above 0 and at most 1, not {fraction:g}")
+    if max_rows is not None and max_rows < 1:
+        raise ValueError(f"the rows to train on must be at least 1, not {max_rows}")
+    most = max_rows if max_rows is not None else max(map(len, series), default=0)
+    return [s.first(min(int(fraction * len(s)), most)) for s in series]
+
+
+def prepare(series: Sequence[Series]) -> Dataset:
+    """Sort sensors into groups by channels and interval; DataError where none has enough readings to learn from."""
+    like: dict[tuple[frozenset[str], int], list[Series]] = defaultdict(list)
+    brief: list[Series] = []
+    for one in sorted(map(in_time, series), key=lambda s: s.sensor):
+        interval = sampling_interval(one.times)
+        if interval is None:
+            brief.append(one)
+        else:
+            like[frozenset(one.channels), interval].append(one)
+    left_out = [_join_largest(one, like) for one in brief]
+    groups: list[Group] = []
+    for (_, interval), members in sorted(like.items(), key=lambda item: (-len(item[1]), item[1][0].sensor)):
+        group = _group(members, interval, {g.name for g in groups})
+        if group is not None:
+            groups.append(group)
+        else:
+            names = ", ".join(s.sensor for s in members[:3]) + (", …" if len(members) > 3 else "")
+            left_out.append(f"{names}: no sensor of this kind has {FEWEST_ROWS} readings with a value; not trained")
+    if not groups:
+        longest = max(series, key=len, default=None)
+        found = f"the longest, {longest.sensor!r}, has {len(longest)} rows" if longest else "there are none"
+        raise DataError(
+            f"no sensor has {FEWEST_ROWS} readings in time order with a value, which training needs ({found}); "
+            "give more history, or raise --fraction and --max-rows"
+        )
+    return Dataset(tuple(groups), tuple(sentence for sentence in left_out if sentence))
+
+
+def in_time(series: Series) -> Series:
+    """Without the readings that the detector would not take in: late, duplicate, or without any value."""
+    latest = np.maximum.accumulate(np.r_[np.iinfo(np.int64).min, series.times])[:-1]
+    kept = (series.times > latest) & ~np.isnan(series.values).all(axis=1)
+    return Series(series.sensor, series.times[kept], series.channels, series.values[kept], series.zone)
+
+
+def sampling_interval(times: IntArray) -> int | None:
+    """Median time between readings in µs, to two digits of its unit (s, h, d); None for fewer than two readings."""
+    if len(times) < 2:
+        return None
+    median = float(np.median(np.diff(times)))
+    unit = next((UNITS[u] for u in ("d", "h") if median >= UNITS[u]), SECOND)
+    return max(round(float(f"{median / unit:.1e}") * unit), 1)
+
+
+def interval_name(interval: int) -> str:
+    """300 s as 5min: in the largest unit that it is a whole number of."""
+    unit = next(u for u, size in UNITS.items() if interval % size == 0)
+    return f"{interval // UNITS[unit]}{unit}"
+
+
+def sensor_statistics(history: History) -> Statistics:
+    """Median, spread and deviation of each channel over the rows to fit on, missing values left out, (channels,)."""
+    rows = slice(0, history.held_out)
+    known = np.where(history.missing[rows], np.nan, history.values[rows])
+    known[:, np.isnan(known).all(axis=0)] = 0.0  # a channel that was never seen reads as the constant 0
+    robust, standard = RobustScaler(unit_variance=True).fit(known), StandardScaler().fit(known)
+    low, high = np.nanquantile(known, [0.25, 0.75], axis=0)
+    spread = np.where(high > low, robust.scale_, 0.0)  # scikit-learn gives 1 where the quartiles coincide
+    return Statistics(robust.center_, spread, np.sqrt(standard.var_))
+
+
+def target_channels(channels: Sequence[str], series: Sequence[Series]) -> tuple[str, ...]:
+    """The channels worth a forecast: all but commands, unless there is nothing else.
+
+    A command only ever is 0 or 1 and has been both. A channel that stood at 0 is a command only where it is one of
+    a numbered family of them (command_01 … command_54); else it is constant, and any change of it is the anomaly.
+    """
+    stacked = np.concatenate([s.columns(channels) for s in series])
+    binary = (np.isnan(stacked) | (stacked == 0) | (stacked == 1)).all(axis=0)
+    switches = binary & (stacked == 0).any(axis=0) & (stacked == 1).any(axis=0)
+    families: dict[str, list[int]] = defaultdict(list)
+    for i, channel in enumerate(channels):
+        families[re.sub(r"[\W_]*\d+$", "", channel)].append(i)
+    commands = {i for family in families.values() if binary[family].all() and switches[family].any() for i in family}
+    return tuple(c for i, c in enumerate(channels) if i not in commands) or tuple(channels)
+
+
+def history(series: Series, channels: Sequence[str], interval: int) -> History:
+    """The readings of one sensor, cut at gaps, missing values filled with the channel's last (at first its median)."""
+    values = series.columns(channels)
+    missing = np.isnan(values)
+    last = np.maximum.accumulate(np.where(missing, -1, np.arange(len(values))[:, None]), axis=0)
+    usual = np.where(missing.all(axis=0), 0.0, _median(values))
+    filled = np.where(last < 0, usual, np.take_along_axis(values, np.maximum(last, 0), axis=0))
+    limit = gap_limit(series.times, interval)
+    starts = np.r_[0, np.flatnonzero(np.diff(series.times) > limit) + 1]
+    held_out = len(series) - int(HELD_OUT * len(series))
+    return History(series.sensor, series.times, filled, missing, starts, held_out, limit)
+
+
+def _median(values: FloatArray) -> FloatArray:
+    known = np.where(np.isnan(values).all(axis=0), 0.0, values)
+    median: FloatArray = np.nanmedian(known, axis=0)
+    return median
+
+
+def _join_largest(one: Series, like: dict[tuple[frozenset[str], int], list[Series]]) -> str:
+    """Put a sensor too short to tell its interval to the most of its kind; a sentence where it has no kind."""
+    same = [key for key in like if key[0] == frozenset(one.channels)]
+    if not same:
+        return f"{one.sensor}: {len(one)} usable readings do not tell its sampling interval; not trained"
+    like[max(same, key=lambda key: len(like[key]))].append(one)
+    return ""
+
+
+def _group(members: Sequence[Series], interval: int, taken: set[str]) -> Group | None:
+    """None where no member has enough readings."""
+    channels = members[0].channels
+    seen = ~np.isnan(np.concatenate([s.columns(channels) for s in members])).all(axis=0)
+    silent = [c for c, known in zip(channels, seen, strict=True) if not known]
+    channels = tuple(c for c in channels if c not in silent)
+    histories = tuple(history(s, channels, interval) for s in members)
+    if not any(h.enough for h in histories):
+        return None
+    targets = target_channels(channels, members)
+    stem = re.sub(r"\W+", "-", targets[0]).strip("-") or "channel"
+    name = f"{stem}+{len(channels) - 1}" if len(channels) > 1 else stem
+    name = f"{name}-{interval_name(interval)}"
+    unique = next(n for n in (name, *(f"{name}-{k}" for k in range(2, len(taken) + 3))) if n not in taken)
+    return Group(unique, channels, targets, interval, histories, tuple(_notes(silent, channels, targets, histories)))
+
+
+def _notes(
+    silent: Sequence[str], channels: Sequence[str], targets: Sequence[str], histories: Sequence[History]
+) -> list[str]:
+    notes = [f"channel {c!r} has no value in any sensor: left out" for c in silent]
+    if inputs := [c for c in channels if c not in targets]:
+        notes.append(f"only ever 0 or 1, so read but not forecast: {_some(inputs, 'channel')}")
+    if short := [h.sensor for h in histories if not h.enough]:
+        notes.append(f"fewer than {FEWEST_ROWS} readings, so served but not fitted on: {_some(short, 'sensor')}")
+    long = [h for h in histories if h.enough]
+    for i, channel in enumerate(channels):
+        if unseen := [h.sensor for h in long if h.missing[:, i].all()]:
+            notes.append(f"channel {channel!r} has no value, so it is taken as 0, in {_some(unseen, 'sensor')}")
+        still = [h.sensor for h in long if not h.missing[:, i].all() and not np.ptp(h.values[:, i])]
+        if still and channel in targets:
+            notes.append(f"channel {channel!r} never changes, so any change counts, in {_some(still, 'sensor')}")
+    return notes
+
+
+def _some(names: Sequence[str], noun: str) -> str:
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names)} {noun}{'s' if len(names) > 1 else ''} ({shown})"

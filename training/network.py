@@ -1,0 +1,135 @@
+"""The network in training's hands: its first weights, its weights as a list, and many networks stepped as one graph.
+
+M networks are stacked along the first axis of every weight, so that a group trains in the time of a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipeline.core.model import Array, Cell, Layer, Mode, Network
+
+GATES: dict[Cell, int] = {"lstm": 4, "gru": 3}
+HEAD_SCALE = 0.1  # of Glorot's: the first forecasts are close to "no change"
+
+LayerState = tuple[tf.Tensor, ...]  # (h, c) for LSTM, (h,) for GRU, each (M, B, H)
+State = list[LayerState]
+
+
+def untrained(
+    *,
+    cell: Cell,
+    mode: Mode,
+    window: int,
+    horizons: Sequence[int],
+    inputs: int,
+    targets: int,
+    hidden: int,
+    layers: int,
+    seed: int,
+) -> Network:
+    """One network with Keras' first weights, but for the head: small, and its skip from the input zero."""
+    dice = keras.random.SeedGenerator(seed)
+    glorot, orthogonal = keras.initializers.GlorotUniform(dice), keras.initializers.Orthogonal(seed=dice)
+    width = GATES[cell] * hidden
+    bias = np.zeros((1, 1 if cell == "lstm" else 2, width), np.float32)
+    if cell == "lstm":
+        bias[..., hidden : 2 * hidden] = 1.0  # the forget gate starts open (Jozefowicz et al., 2015)
+    head = np.zeros((1, hidden + inputs, len(horizons) * targets), np.float32)
+    head[0, :hidden] = HEAD_SCALE * np.asarray(glorot((hidden, head.shape[2])))
+    return Network(
+        cell=cell,
+        mode=mode,
+        window=window,
+        horizons=tuple(horizons),
+        layers=tuple(
+            Layer(
+                kernel=np.asarray(glorot((fan_in, width)))[None],
+                recurrent=np.asarray(orthogonal((hidden, width)))[None],
+                bias=bias.copy(),
+            )
+            for fan_in in [inputs] + [hidden] * (layers - 1)
+        ),
+        head=head,
+        head_bias=np.zeros((1, 1, head.shape[2]), np.float32),
+    )
+
+
+def weights(network: Network) -> list[Array]:
+    """Kernel, recurrent weights and bias of each layer, then the head and its bias: Keras' order, each (M, ., .)."""
+    recurrent = [w for layer in network.layers for w in (layer.kernel, layer.recurrent, layer.bias)]
+    return [*recurrent, network.head, network.head_bias]
+
+
+def with_weights(network: Network, arrays: Sequence[Array]) -> Network:
+    """The same architecture with other weights, listed as `weights` lists them."""
+    *recurrent, head, head_bias = arrays
+    layers = tuple(Layer(*recurrent[k : k + 3]) for k in range(0, len(recurrent), 3))
+    return replace(network, layers=layers, head=head, head_bias=head_bias)
+
+
+def stack(networks: Sequence[Network]) -> Network:
+    """Several networks of one architecture as one, in their order: the shared one first, then the sensors' own."""
+    return with_weights(networks[0], [np.concatenate(same) for same in zip(*map(weights, networks), strict=True)])
+
+
+def repeat(network: Network, count: int) -> Network:
+    """One network `count` times, for as many to start from."""
+    return with_weights(network, [np.repeat(w, count, axis=0) for w in weights(network)])
+
+
+def zero_state(network: Network, streams: int) -> State:
+    """What every stream starts from."""
+    zero = tf.zeros((network.networks, streams, network.hidden))
+    return [(zero, zero) if network.cell == "lstm" else (zero,) for _ in network.layers]
+
+
+def forward(
+    cell: Cell, variables: Sequence[tf.Variable], inputs: tf.Tensor, carry: tf.Tensor, state: State
+) -> tuple[tf.Tensor, State]:
+    """T steps of B streams for each of M networks, the state carried in and out.
+
+    inputs (M, T, B, F), carry (M, T, B, 1) float: 0 where the state before the step is zero -> (M, T, B, outputs).
+    """
+    *recurrent, head, head_bias = variables
+    advance = _lstm if cell == "lstm" else _gru
+    carried = tf.unstack(carry, axis=1)  # T of (M, B, 1)
+    signal, after = inputs, []
+    for depth, layer_state in enumerate(state):
+        kernel, across, bias = recurrent[3 * depth : 3 * depth + 3]
+        across_bias = bias[:, 1:] if cell == "gru" else 0.0
+        from_inputs = tf.unstack(_product(signal, kernel) + bias[:, None, :1], axis=1)  # T of (M, B, gates * H)
+        hidden = []
+        for from_input, keep in zip(from_inputs, carried, strict=True):
+            layer_state = tuple(part * keep for part in layer_state)
+            layer_state = advance(from_input, tf.matmul(layer_state[0], across) + across_bias, layer_state)
+            hidden.append(layer_state[0])
+        signal = tf.stack(hidden, axis=1)  # (M, T, B, H)
+        after.append(layer_state)
+    return _product(tf.concat([signal, inputs], axis=-1), head) + head_bias[:, None], after
+
+
+def _product(x: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    return tf.einsum("mtbi,mio->mtbo", x, matrix)  # each network by its own weights
+
+
+def _lstm(from_input: tf.Tensor, from_hidden: tf.Tensor, state: LayerState) -> LayerState:
+    """(h, c) -> (h, c); the gates' parts (M, B, 4 H)."""
+    _, c = state
+    i, f, g, o = tf.split(from_input + from_hidden, 4, axis=-1)
+    c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+    return tf.sigmoid(o) * tf.tanh(c), c
+
+
+def _gru(from_input: tf.Tensor, from_hidden: tf.Tensor, state: LayerState) -> LayerState:
+    """h -> h; the gates' parts (M, B, 3 H), reset after the product."""
+    (h,) = state
+    input_z, input_r, input_h = tf.split(from_input, 3, axis=-1)
+    hidden_z, hidden_r, hidden_h = tf.split(from_hidden, 3, axis=-1)
+    z = tf.sigmoid(input_z + hidden_z)
+    return (z * h + (1 - z) * tf.tanh(input_h + tf.sigmoid(input_r + hidden_r) * hidden_h),)
