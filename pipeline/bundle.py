@@ -111,7 +111,7 @@ def load_all(root: Path) -> dict[str, Model]:
 
 def load(folder: Path) -> Model:
     """Read and verify one version; BundleError says what is wrong with it."""
-    manifest, digest = _read_manifest(folder)
+    manifest, digest = read_manifest(folder)
     tensors = {name: _tensors(folder / name, manifest.sha256) for name in (WEIGHTS, SENSORS)}
     network = _network(manifest, tensors[WEIGHTS], folder / WEIGHTS)
     model = Model(
@@ -129,7 +129,8 @@ def load(folder: Path) -> Model:
     return model
 
 
-def _read_manifest(folder: Path) -> tuple[Manifest, str]:
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """The checked manifest and its SHA-256; the files it names are not read."""
     path = folder / MANIFEST
     content = _read(path)
     try:

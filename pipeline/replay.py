@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.adapters.files import DataError, Series, iter_batches
+from pipeline.adapters.sensors import SensorRow, bounds
 from pipeline.core.alerts import Alert
 from pipeline.core.detector import Detector
 from pipeline.core.events import Rules
@@ -51,9 +52,13 @@ def replay(
     series: Sequence[Series],
     models: Mapping[str, Model],
     rules: Rules,
+    sensors_csv: Sequence[SensorRow] = (),
     on_readings: Callable[[int], None] | None = None,
 ) -> Replay:
-    """Replay every sensor through its group's detector; DataError where no group reads a sensor."""
+    """Replay every sensor through its group's detector; DataError where no group reads a sensor.
+
+    `on_readings` is told how many readings have been replayed so far.
+    """
     router = Router(groups_of(models))
     members: dict[str, list[Series]] = defaultdict(list)
     for one in series:
@@ -61,9 +66,11 @@ def replay(
     sensors: list[Replayed] = []
     alerts: list[Alert] = []
     counts: dict[str, int] = defaultdict(int)
+    done = 0
     for name, group in sorted(members.items()):
         blank = {one.sensor: _blank(one, name, models[name]) for one in group}
-        detector = Detector(models[name], rules)
+        limits = bounds(sensors_csv, models[name].channels)
+        detector = Detector(models[name], replace(rules, bounds=limits))
         for batch in iter_batches(group, models[name].channels):
             outcome = detector.step(batch)
             for sensor, at in _by_sensor(batch.sensors):
@@ -73,8 +80,9 @@ def replay(
             alerts += [replace(alert, mode="replay") for alert in outcome.alerts]
             for what, how_many in outcome.counts.items():
                 counts[what] += how_many
+            done += len(batch)
             if on_readings is not None:
-                on_readings(len(batch))
+                on_readings(done)
         sensors += blank.values()
     return Replay(tuple(sensors), tuple(alerts), counts)
 

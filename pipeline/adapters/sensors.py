@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.adapters.columns import DataError
+from pipeline.core.events import Bound
 from pipeline.core.readings import SECOND
 
 COLUMNS = ("sensor", "channel", "unit", "low", "high", "interval", "constant")
@@ -45,6 +46,18 @@ def read_sensors_csv(path: Path) -> list[SensorRow]:
             wrong = f"column {unknown[0]!r} is unknown" if unknown else "there is no column 'sensor'"
             raise DataError(f"{path}: {wrong}; the columns are {', '.join(COLUMNS)}")
         return [_row(f"{path}: line {lines.line_num}", line) for line in lines]
+
+
+def bounds(rows: Sequence[SensorRow], channels: Sequence[str]) -> tuple[Bound, ...]:
+    """The physical limits in sensors.csv, for each of these channels; the later of two lines comes first."""
+    found = []
+    for row in reversed(rows):
+        low = -math.inf if row.low is None else row.low
+        high = math.inf if row.high is None else row.high
+        covered = [channel for channel in channels if fnmatchcase(channel, row.channel)]
+        if math.isfinite(low) or math.isfinite(high):
+            found += [Bound(row.sensor, channel, low, high, row.unit) for channel in covered]
+    return tuple(found)
 
 
 def _row(where: str, line: Mapping[str | None, str | None]) -> SensorRow:

@@ -1,0 +1,1 @@
+"""One vendor, one file: Kafka, folders, files, and their stand-ins in memory."""

@@ -1,0 +1,295 @@
+"""Kafka through kafka-python: a member of a consumer group, and a producer that waits for every broker in sync."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from datetime import datetime
+from typing import Any
+
+import structlog
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    KafkaError,
+    KafkaTimeoutError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+from kafka.structs import MemberState
+
+from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
+from pipeline.codecs.json import encode_alert, encode_dead_letter
+from pipeline.codecs.scores import encode_scores
+from pipeline.core.readings import Record
+from pipeline.ports import Assigned, Outputs, Polled, Position
+from pipeline.settings_schema import KafkaSettings
+
+ANSWER_SECONDS = 5.0  # for one request, while assignments are resolved
+BEAT_SECONDS = 1.0  # how often a wait for the broker reports that it still waits
+FOREVER_MS = 2**31 - 1  # a delivery ends when the broker has it; the process is killed before this runs out
+LINGER_MS = 5
+METADATA_SECONDS = 30.0  # until a new partition is noticed
+FETCH_BYTES = 8 * 2**20  # of a partition, at most: room for max_poll_records of a kilobyte
+MILLISECOND = 1_000  # µs
+NOT_NOW = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
+JSON_HEADERS = [("content-type", b"application/json")]
+
+log = structlog.get_logger(__name__)
+
+
+class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Notes what the group decides, for the loop to follow.
+
+    The client calls this on its own I/O thread, inside a poll of the loop's. It only notes and pauses: the loop has
+    restored no state yet, and a partition that it does not know must not speak.
+    """
+
+    def __init__(self) -> None:
+        self.noted: deque[tuple[str, list[TopicPartition]]] = deque()
+        self.consumer: KafkaConsumer | None = None
+
+    def on_partitions_assigned(self, assigned: AbstractSet[TopicPartition]) -> None:
+        if self.consumer is not None:
+            self.consumer.pause(*assigned)
+        self.noted.append(("assigned", sorted(assigned)))
+
+    def on_partitions_revoked(self, revoked: AbstractSet[TopicPartition]) -> None:
+        self.noted.append(("given up", sorted(revoked)))
+
+    def on_partitions_lost(self, lost: AbstractSet[TopicPartition]) -> None:
+        self.noted.append(("lost", sorted(lost)))
+
+
+class KafkaSource:
+    """One member of the group. Cooperative-sticky: a rebalance moves few partitions and leaves the others alone."""
+
+    def __init__(self, settings: KafkaSettings, *, client_id: str = "foreshock") -> None:
+        """Connect; KafkaAwayError where no broker answers within a moment."""
+        self._settings, self._topic = settings, settings.topics.readings
+        self._rebalances = _Rebalances()
+        try:
+            self.consumer = KafkaConsumer(
+                **connection(settings),
+                client_id=client_id,
+                group_id=settings.group_id,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",  # where retention overtakes the group; a fresh start is decided below
+                isolation_level="read_committed",
+                partition_assignment_strategy=[CooperativeStickyAssignor],
+                max_poll_records=settings.max_poll_records,
+                max_partition_fetch_bytes=FETCH_BYTES,
+                max_poll_interval_ms=round(settings.max_poll_interval_seconds * 1000),
+                session_timeout_ms=round(settings.session_timeout_seconds * 1000),
+                heartbeat_interval_ms=round(settings.heartbeat_seconds * 1000),
+                metadata_max_age_ms=round(METADATA_SECONDS * 1000),
+                allow_auto_create_topics=False,
+            )
+        except KafkaTimeoutError as error:
+            raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
+        self._rebalances.consumer = self.consumer
+        self.consumer.subscribe([self._topic], listener=self._rebalances)
+        self._coming: set[TopicPartition] = set()
+        self._owned: set[TopicPartition] = set()
+
+    def poll(self, timeout_seconds: float) -> Polled:
+        """What has arrived, and what the group has decided meanwhile."""
+        try:
+            polled = self.consumer.poll(timeout_ms=round(timeout_seconds * 1000))
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            log.warning("poll failed", why=str(error))
+            polled = {}
+        given_up, lost = self._follow()
+        # What is given up is committed only after this poll; whoever takes it, even we, has to see that commit.
+        assigned = [] if given_up or lost else list(self._resolve())
+        positions = {tp.partition: self.consumer.position(tp, timeout_ms=0) for tp in self._owned - self._coming}
+        ends = {tp.partition: self.consumer.highwater(tp) for tp in self._owned - self._coming}
+        return Polled(
+            [record for records in polled.values() for record in map(_record, records)],
+            {partition: offset for partition, offset in positions.items() if offset is not None},
+            {partition: offset for partition, offset in ends.items() if offset is not None},
+            assigned,
+            given_up,
+            lost,
+            reachable=self._heard_from_lately(),
+            joined=self.consumer.group_metadata().state == MemberState.STABLE,
+        )
+
+    def start(self, partition: int, offset: int) -> None:
+        """Let the records flow from `offset` on."""
+        tp = TopicPartition(self._topic, partition)
+        self.consumer.seek(tp, offset)
+        self.consumer.resume(tp)
+
+    def at_end(self, partitions: AbstractSet[int]) -> set[int]:
+        """Ask for the ends now: the last fetch may be old, and a leader that is away would pass for a quiet one."""
+        tps = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
+        try:
+            ends = self.consumer.end_offsets(tps, timeout_ms=round(BEAT_SECONDS * 1000))
+            # The embedded broker names ends that are too low, hence the highest that anything has named.
+            return {
+                tp.partition
+                for tp in tps
+                if self.consumer.position(tp, timeout_ms=0) >= max(ends[tp], self.consumer.highwater(tp) or 0)
+            }
+        except KafkaTimeoutError:
+            return set()
+
+    def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        self.consumer.close(autocommit=False, timeout_ms=round(ANSWER_SECONDS * 1000))
+
+    def _follow(self) -> tuple[set[int], set[int]]:
+        """What was noted since, netted: a partition that came and went again was never ours."""
+        gone: dict[str, set[TopicPartition]] = {"given up": set(), "lost": set()}
+        while self._rebalances.noted:
+            what, tps = self._rebalances.noted.popleft()
+            if what == "assigned":
+                self._coming |= set(tps)
+                self._owned |= set(tps)
+            else:
+                gone[what] |= set(tps) - self._coming
+                self._coming -= set(tps)
+                self._owned -= set(tps)
+        return {tp.partition for tp in gone["given up"]}, {tp.partition for tp in gone["lost"]}
+
+    def _resolve(self) -> Iterator[Assigned]:
+        """Where to go on in the partitions that came; those the broker does not answer for wait for the next poll."""
+        for tp in sorted(self._coming):
+            try:
+                assigned = self._position(tp)
+            except KafkaTimeoutError:
+                log.warning("no answer yet", wanted="the committed offset", partition=tp.partition)
+                return
+            self._coming.discard(tp)
+            yield assigned
+
+    def _position(self, tp: TopicPartition) -> Assigned:
+        wait = round(ANSWER_SECONDS * 1000)
+        earliest = int(self.consumer.beginning_offsets([tp], timeout_ms=wait)[tp])
+        committed = self.consumer.committed(tp, metadata=True, timeout_ms=wait)
+        if committed is None or committed.offset < 0:
+            return Assigned(tp.partition, Position(self._first(tp, earliest, wait)), False, earliest)
+        if committed.offset < earliest:
+            lost = earliest - committed.offset
+            log.error(
+                "readings out of retention", partition=tp.partition, committed=committed.offset, earliest=earliest,
+                lost=lost, effect="going on from the earliest; raise retention.ms to outlast an outage",
+            )  # fmt: skip
+        tick = int(committed.metadata) if (committed.metadata or "").isdecimal() else 0
+        return Assigned(tp.partition, Position(max(committed.offset, earliest), tick), True, earliest)
+
+    def _first(self, tp: TopicPartition, earliest: int, wait_ms: int) -> int:
+        """Where the settings say to start."""
+        start = self._settings.start
+        if start == "earliest":
+            return earliest
+        if isinstance(start, datetime):
+            found = self.consumer.offsets_for_times({tp: round(start.timestamp() * 1000)}, timeout_ms=wait_ms)[tp]
+            if found is not None:
+                return int(found.offset)
+        return int(self.consumer.end_offsets([tp], timeout_ms=wait_ms)[tp])
+
+    def _heard_from_lately(self) -> bool:
+        beats = self.consumer.metrics()["consumer-coordinator-metrics"]
+        silence: float = beats["last-heartbeat-seconds-ago"]
+        return silence < 3 * self._settings.heartbeat_seconds + 1
+
+
+class KafkaSink:
+    """Publishes with `acks=all` and idempotence, and commits for the source that it belongs to.
+
+    Waits for an absent broker as long as it takes: what was read is not read again, and nothing more is read.
+    """
+
+    def __init__(self, settings: KafkaSettings, source: KafkaSource, waiting: Callable[[str], None]) -> None:
+        """Connect and find the topics; `waiting` is called with the reason about once a second of a wait."""
+        self._topics, self._consumer, self._waiting = settings.topics, source.consumer, waiting
+        try:
+            self._producer = KafkaProducer(
+                **connection(settings),
+                acks="all",
+                enable_idempotence=True,
+                linger_ms=LINGER_MS,
+                compression_type="gzip",  # zlib is always there
+                delivery_timeout_ms=FOREVER_MS,
+                max_block_ms=round(ANSWER_SECONDS * 1000),
+                allow_auto_create_topics=False,
+            )
+        except KafkaTimeoutError as error:
+            raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
+        topics = self._topics
+        for topic in filter(None, (topics.readings, topics.alerts, topics.dead_letter, topics.scores)):
+            self._must_exist(topic)
+
+    def deliver(self, outputs: Outputs, done: Mapping[int, Position]) -> bool:
+        """Publish, flush, then commit."""
+        sent = [self._send(topic, message) for topic, message in self._messages(outputs)]
+        while sent:
+            try:
+                self._producer.flush(timeout=BEAT_SECONDS)
+                break
+            except KafkaTimeoutError:
+                self._waiting("the broker does not acknowledge")
+        for future in sent:
+            future.get(timeout=0)  # raises what the broker refused for good
+        return self._commit(done)
+
+    def close(self) -> None:
+        """Whatever was delivered has been acknowledged; there is nothing to wait for."""
+        self._producer.close(timeout=BEAT_SECONDS)
+
+    def _must_exist(self, topic: str) -> None:
+        try:
+            self._producer.partitions_for(topic)
+        except KafkaError as error:
+            remedy = f"kafka-topics.sh --create --topic {topic} --partitions N --bootstrap-server ..."
+            raise KafkaSetupError(
+                f"topic {topic}: {error}; create it: {remedy}; `foreshock doctor` checks all"
+            ) from error
+
+    def _send(self, topic: str, message: dict[str, Any]) -> Any:
+        while True:
+            try:
+                return self._producer.send(topic, **message)
+            except KafkaTimeoutError:
+                self._waiting("the broker does not say who leads the topics")
+
+    def _messages(self, outputs: Outputs) -> Iterator[tuple[str, dict[str, Any]]]:
+        for alert in outputs.alerts:
+            yield (
+                self._topics.alerts,
+                {"key": alert.sensor.encode(), "value": encode_alert(alert), "headers": JSON_HEADERS},
+            )
+        for rejected in outputs.dead_letters:
+            value, headers = encode_dead_letter(rejected)
+            yield self._topics.dead_letter, {"key": rejected.key, "value": value, "headers": headers}
+        if self._topics.scores is not None:
+            for scored in outputs.scored:
+                for sensor, value in encode_scores(scored):
+                    yield self._topics.scores, {"key": sensor.encode(), "value": value, "headers": JSON_HEADERS}
+
+    def _commit(self, done: Mapping[int, Position]) -> bool:
+        if not done:
+            return True
+        offsets = {
+            TopicPartition(self._topics.readings, partition): OffsetAndMetadata(at.offset, str(at.tick or ""), -1)
+            for partition, at in done.items()
+        }
+        try:
+            self._consumer.commit(offsets, timeout_ms=round(ANSWER_SECONDS * 1000))
+        except (*NOT_NOW, KafkaTimeoutError) as why:
+            log.warning("offsets not committed", why=type(why).__name__, effect="they are due again")
+            return False
+        return True
+
+
+def _record(r: Any) -> Record:
+    stamp = max(r.timestamp or 0, 0) * MILLISECOND
+    return Record(r.topic, r.partition, r.offset, stamp, r.key, r.value, tuple(r.headers or ()))

@@ -1,0 +1,63 @@
+"""What every Kafka client here needs to reach the cluster: addresses, security, patience."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Any
+
+from pipeline.settings_schema import KafkaSettings
+
+PROBE_SECONDS = 1.0  # for one broker to take a connection
+BOOTSTRAP_SECONDS = 10.0  # for a broker that takes connections to say who is in the cluster
+
+
+class KafkaAwayError(Exception):
+    """No broker answers. It may do so later."""
+
+
+class KafkaSetupError(Exception):
+    """The cluster answers, but cannot be used as it is; says what, where and what to do."""
+
+
+def connection(settings: KafkaSettings) -> dict[str, Any]:
+    """What consumer, producer and admin client take alike; KafkaAwayError where no broker takes a connection."""
+    servers = [server.strip() for server in settings.bootstrap_servers.split(",")]
+    # Asked first, because a client that fails to bootstrap leaves its I/O thread behind.
+    if not any(map(_takes_connections, servers)):
+        raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} takes a connection")
+    secured: dict[str, Any] = {"security_protocol": settings.security_protocol}
+    if settings.sasl_mechanism is not None and settings.sasl_password is not None:
+        secured |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": settings.sasl_password.get_secret_value(),
+        }
+    if settings.security_protocol in ("SSL", "SASL_SSL"):
+        secured["ssl_context"] = _tls(settings)
+    return {
+        "bootstrap_servers": servers,
+        "bootstrap_timeout_ms": round(BOOTSTRAP_SECONDS * 1000),
+        "reconnect_backoff_max_ms": 1000,  # by default 30 s: the first output after an outage came 10 s late
+        **secured,
+    }
+
+
+def _takes_connections(server: str) -> bool:
+    host, _, port = server.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _tls(settings: KafkaSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(settings.ssl_cafile) if settings.ssl_cafile else None)
+    context.check_hostname = settings.ssl_check_hostname
+    if settings.ssl_certfile is not None:
+        password = settings.ssl_keyfile_password
+        context.load_cert_chain(
+            settings.ssl_certfile, settings.ssl_keyfile, password.get_secret_value() if password else None
+        )
+    return context

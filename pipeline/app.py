@@ -1,0 +1,176 @@
+"""The composition root: settings in, the long-running service out. Nothing else here decides who works with whom."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+
+import stamina
+import structlog
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from pipeline import bundle
+from pipeline.adapters.checkpoints import FolderCheckpoints
+from pipeline.adapters.kafka import KafkaSink, KafkaSource
+from pipeline.adapters.kafka_connection import KafkaAwayError
+from pipeline.adapters.sensors import bounds, read_sensors_csv
+from pipeline.core.alerts import Kind
+from pipeline.core.detector import Detector
+from pipeline.core.events import Rules
+from pipeline.core.model import Model
+from pipeline.core.readings import SECOND
+from pipeline.core.thresholds import Budget
+from pipeline.groups import Groups
+from pipeline.recovery import Recovery
+from pipeline.routing import Group, Router
+from pipeline.runner import Pace, Runner, Turn
+from pipeline.settings_schema import Settings
+from pipeline.status import Status
+from pipeline.telemetry import Telemetry, configure_logging
+from pipeline.web import Web, application
+
+DRAIN_SECONDS = 10.0  # from the signal to the end, whatever the broker does
+COUNT_SECONDS = 1.0  # between two looks at every sensor, for metrics and /alerts
+RETRY_SECONDS = 1.0  # between two attempts to reach a broker
+
+log = structlog.get_logger(__name__)
+
+
+class App:
+    """The service. `run` blocks; `stop` and `reload` may come from any thread."""
+
+    def __init__(self, settings: Settings, models: Mapping[str, Model]) -> None:
+        self.settings = settings
+        self.status, self.telemetry = Status(), Telemetry()
+        self.web = Web(application(self.status, self.telemetry.registry), settings.http)
+        self._sensors = read_sensors_csv(settings.sensors_csv) if settings.sensors_csv else []
+        self._groups = self._detectors(models)
+        self._stopping = threading.Event()
+        self._reload = threading.Event()
+        self._count_due = 0.0
+
+    def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or `stop`: finish the turn, commit, checkpoint, leave the group.
+
+        SIGHUP takes up the serving models. A drain that a dead broker blocks ends the process with status 1.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: self.stop())
+            signal.signal(signal.SIGHUP, lambda *_: self.reload())
+        self.web.start()
+        log.info("service started", http=f"{self.web.host}:{self.web.port}", groups=sorted(self._groups.models))
+        try:
+            with threadpool_limits(limits=1):  # the same readings give the same scores, bit by bit
+                runner = self._connect()
+                if runner is not None:
+                    self._serve(runner)
+        finally:
+            self.web.stop()
+        log.info("service ended")
+
+    def stop(self) -> None:
+        """Ask `run` to drain and return."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        watchdog = threading.Timer(DRAIN_SECONDS, _cut_off)
+        watchdog.daemon = True
+        watchdog.start()
+        self._watchdog = watchdog
+
+    def reload(self) -> None:
+        """Ask for the serving version of each model to be taken up."""
+        self._reload.set()
+
+    def _connect(self) -> Runner | None:
+        """A runner on the cluster, however long that takes; None where the service was stopped meanwhile."""
+        settings = self.settings
+        for attempt in stamina.retry_context(
+            on=KafkaAwayError, attempts=None, timeout=None, wait_initial=RETRY_SECONDS / 4, wait_max=RETRY_SECONDS
+        ):
+            with attempt:
+                if self._stopping.is_set():
+                    return None
+                self.status.wait(f"no broker at {settings.kafka.bootstrap_servers} answers")
+                source = KafkaSource(settings.kafka)
+                sink = KafkaSink(settings.kafka, source, self.status.wait)
+        store = FolderCheckpoints(settings.checkpoints.dir)
+        pace = Pace(
+            topic=settings.kafka.topics.readings,
+            poll_seconds=settings.kafka.poll_wait_seconds,
+            checkpoint_seconds=settings.checkpoints.every_seconds,
+            catchup_after_seconds=settings.detection.catchup_after_seconds,
+            scores=settings.kafka.topics.scores is not None,
+        )
+        recovery = Recovery(self._groups, store, pace.topic, self._fingerprint())
+        return Runner(self._groups, source, sink, recovery, pace, lambda: bundle.load_all(settings.model.dir))
+
+    def _serve(self, runner: Runner) -> None:
+        try:
+            while not self._stopping.is_set():
+                if self._reload.is_set():
+                    self._reload.clear()
+                    runner.take_up_models()
+                self._report(runner, runner.turn())
+            runner.drain()
+        except BaseException:
+            log.exception("service failed", effect="nothing more is committed; a restart goes on from the last commit")
+            runner.abandon()
+            raise
+        self._watchdog.cancel()
+
+    def _report(self, runner: Runner, turn: Turn) -> None:
+        self.telemetry.turned(turn, runner.partitions)
+        self.status.waiting_for = turn.waiting_for
+        self.status.beat()
+        self.status.answer(self._groups.describe)
+        if turn.alerts or time.monotonic() >= self._count_due:
+            self._count_due = time.monotonic() + COUNT_SECONDS
+            self.status.open_alerts = tuple(runner.open_alerts())
+            self.telemetry.counted(self._groups.census(), self.status.open_alerts)
+            self.telemetry.serves(model.ref for model in self._groups.models.values())
+
+    def _detectors(self, models: Mapping[str, Model]) -> Groups:
+        patterns, detection = self.settings.model.groups, self.settings.detection
+        if strangers := sorted(patterns.keys() - models.keys()):
+            raise bundle.BundleError(
+                f"{self.settings.model.dir}: no bundle for {', '.join(strangers)}, which model.groups names; "
+                f"there are {', '.join(sorted(models))}"
+            )
+        router = Router(
+            {
+                name: Group(model.channels, frozenset(model.sensors.names), patterns.get(name))
+                for name, model in models.items()
+            }
+        )
+        rules = {
+            name: Rules(
+                budget=Budget.parse(detection.budget),
+                max_future=round(detection.max_future_seconds * SECOND),
+                bounds=bounds(self._sensors, model.channels),
+            )
+            for name, model in models.items()
+        }
+        on = {Kind.STUCK: detection.stuck, Kind.GAP: detection.gap, Kind.LIMIT: detection.limit}
+        detectors = {name: Detector(model, rules[name]) for name, model in models.items()}
+        return Groups(detectors, router, frozenset(kind for kind, wanted in on.items() if not wanted))
+
+    def _fingerprint(self) -> str:
+        """Of everything but the models that can change an alert."""
+        return hashlib.sha256(f"{self.settings.fingerprint()} {self._sensors}".encode()).hexdigest()
+
+
+def build(settings: Settings) -> App:
+    """Load and check everything that needs no broker; BundleError, DataError and WebError say what is wrong."""
+    configure_logging(settings.logging)
+    return App(settings, bundle.load_all(settings.model.dir))
+
+
+def _cut_off() -> None:
+    log.error("drain cut off", seconds=DRAIN_SECONDS, effect="what was not committed is read again by the next member")
+    os._exit(1)

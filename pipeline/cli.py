@@ -1,0 +1,307 @@
+"""The `foreshock` command. Nothing is decided here: each command reads its words and calls whoever does the work.
+
+What only training needs is imported inside the commands that train, so that the service never loads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from pipeline import bundle
+from pipeline.bundle import BundleError
+from pipeline.console import FAILED, WRONG_WORDS, Stages, err, out, sentences
+from pipeline.core.thresholds import Budget
+
+if TYPE_CHECKING:
+    from pipeline.adapters.files import Series
+    from pipeline.settings import Settings
+    from training.train import Trained, TrainSettings
+
+app = typer.Typer(
+    help="Watches sensors: learns how each signal moves, follows it live from Kafka, alerts when it stops doing so.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+sensor_app = typer.Typer(help="One sensor of a running service.", no_args_is_help=True)
+model_app = typer.Typer(help="Model bundles in a folder.", no_args_is_help=True)
+app.add_typer(sensor_app, name="sensor")
+app.add_typer(model_app, name="model")
+
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="CSV or Parquet, a file or a folder; wide or long.")]
+ModelDir = Annotated[Path, typer.Option("--model", help="Folder of model bundles.")]
+Config = Annotated[Path | None, typer.Option("--config", help="foreshock.toml; the environment goes on top of it.")]
+Url = Annotated[str, typer.Option("--url", help="Where the service answers.")]
+BudgetText = Annotated[str, typer.Option("--budget", help="False alarms that are bearable, e.g. 1/week/sensor.")]
+DEFAULT_URL = "http://127.0.0.1:9108"
+DEFAULT_BUDGET = "1/10000/sensor"
+
+
+@app.command()
+def run(config: Config = None) -> None:
+    """The long-running service: readings from Kafka in, alerts to Kafka out."""
+    from pipeline.adapters.columns import DataError
+    from pipeline.adapters.kafka_connection import KafkaSetupError
+    from pipeline.app import build
+    from pipeline.web import WebError
+
+    with sentences(BundleError, DataError, KafkaSetupError, WebError):
+        build(_settings(config)).run()
+
+
+@app.command()
+def train(
+    data: Data,
+    model: ModelDir,
+    fraction: Annotated[float, typer.Option(help="Train on this first part of each file.")] = 1.0,
+    max_rows: Annotated[int | None, typer.Option(help="Train on at most so many rows of each file.")] = None,
+    weights: Annotated[str, typer.Option(help="shared, own (a network for each sensor) or auto.")] = "auto",
+    cell: Annotated[str, typer.Option(help="lstm or gru.")] = "lstm",
+    layers: Annotated[int, typer.Option(help="Recurrent layers, 1 to 3.")] = 1,
+    hidden: Annotated[int, typer.Option(help="Units of a layer.")] = 32,
+    mode: Annotated[str, typer.Option(help="carried (the state goes on) or windowed.")] = "carried",
+    updates: Annotated[int | None, typer.Option(help="Updates of a fit; by default from the rows.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
+    timezone: Annotated[str, typer.Option(help="Of time stamps that name none.")] = "UTC",
+) -> None:
+    """Learn how each sensor moves, and serve what was learned: one bundle a group of like sensors."""
+    from pipeline.adapters.files import DataError, read
+
+    with sentences(DataError, BundleError, wrong=(ValueError,)), threadpool_limits(limits=1, user_api="blas"):
+        words = {"cell": cell, "layers": layers, "hidden": hidden, "mode": mode, "updates": updates, "seed": seed}
+        settings = _train_settings(weights, fraction, max_rows, words)
+        _show_trained(_train(read(data, timezone), model, settings))
+
+
+@app.command()
+def replay(
+    data: Data,
+    model: ModelDir,
+    scores: Annotated[Path, typer.Option(help="Folder for a CSV of scores for each sensor.")],
+    alerts: Annotated[Path | None, typer.Option(help="File for the alerts, a line of JSON each.")] = None,
+    budget: BudgetText = DEFAULT_BUDGET,
+    sensors: Annotated[Path | None, typer.Option(help="sensors.csv, for physical limits.")] = None,
+    timezone: Annotated[str, typer.Option(help="Of time stamps that name none.")] = "UTC",
+) -> None:
+    """Files through the live detector: a score for every row, and the alerts that would have been raised."""
+    from pipeline.adapters.files import DataError, read, write_scores
+    from pipeline.adapters.sensors import read_sensors_csv
+    from pipeline.codecs.json import encode_alert
+    from pipeline.core.events import Rules
+    from pipeline.replay import replay
+
+    with sentences(DataError, BundleError, OSError, wrong=(ValueError,)), threadpool_limits(limits=1, user_api="blas"):
+        rules = Rules(budget=Budget.parse(budget))
+        limits = read_sensors_csv(sensors) if sensors is not None else []
+        series, models = read(data, timezone), bundle.load_all(model)
+        with Stages() as stages:
+            stages.stage("replay", f"{len(series)} sensors", sum(map(len, series)))
+            replayed = replay(series, models, rules, limits, stages.advance)
+        for one in replayed.sensors:
+            write_scores(scores, one.series, one.scores, one.alerting)
+        if alerts is not None:
+            alerts.write_bytes(b"".join(encode_alert(a) + b"\n" for a in replayed.alerts))
+        told = ", ".join(f"{n} {what}" for what, n in sorted(replayed.counts.items()))
+        out.print(f"{len(replayed.sensors)} sensors: {told}; {len(replayed.alerts)} alert messages; scores in {scores}")
+
+
+@app.command()
+def evaluate(
+    scores: Annotated[Path, typer.Argument(help="Folder that `foreshock replay` wrote.")],
+    labels: Annotated[Path, typer.Argument(help="{series: [[first, last], …]} as JSON.")],
+    data: Annotated[Path | None, typer.Option(help="The data that was replayed, for the pictures.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    nab: Annotated[bool, typer.Option(help="Also the score of the Numenta Anomaly Benchmark.")] = False,
+    vus: Annotated[bool, typer.Option(help="Also VUS-PR, which takes longest.")] = True,
+    head: Annotated[int | None, typer.Option(help="Rows at each start that are known to be normal.")] = None,
+) -> None:
+    """Figures and pictures from labels: how well it ranks, how it alarms, how soon, at what cost."""
+    from pipeline.adapters.files import DataError, read
+    from training.evaluate import evaluate, load
+    from training.report import evaluation_report
+
+    with sentences(DataError, OSError, wrong=(ValueError,)), Stages() as stages:
+        replays = load(scores, labels)
+        figures = evaluate(replays, with_vus=vus, with_nab=nab, head=head, progress=stages.report)
+        if report is not None:
+            signals = {s.sensor: s for s in read(data)} if data is not None else None
+            report.write_text(evaluation_report(figures, replays, signals), encoding="utf-8")
+    if json_file is not None:
+        json_file.write_text(figures.as_json(), encoding="utf-8")
+    out.print_json(figures.as_json())
+
+
+@app.command()
+def demo(
+    duration: Annotated[float, typer.Option(help="Seconds of live readings.")] = 60.0,
+    sensors: Annotated[int, typer.Option(help="How many the plant has.")] = 48,
+    seed: Annotated[int, typer.Option(help="Of the plant and its faults.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the verdict here.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write the last view here, as SVG.")] = None,
+    bootstrap_servers: Annotated[str | None, typer.Option(help="A broker; by default an embedded one.")] = None,
+    budget: BudgetText = DEFAULT_BUDGET,
+) -> None:
+    """A plant, a broker, a model, live alerts: one command, nothing else needed."""
+    from pipeline.adapters.embedded import EmbeddedBrokerError
+    from pipeline.demo.session import DemoError, DemoOptions, run_demo
+    from pipeline.demo.view import verdict_tables
+
+    def learn(series: list[Series], models: Path) -> None:
+        _train(series, models, _train_settings("auto", 1.0, None, {}))
+
+    options = DemoOptions(duration, sensors, seed, budget, bootstrap_servers, picture)
+    with sentences(DemoError, EmbeddedBrokerError, wrong=(ValueError,)):
+        Budget.parse(budget)
+        verdict = run_demo(out, options, learn)
+    out.print(verdict_tables(verdict))
+    if json_file is not None:
+        json_file.write_text(json.dumps(verdict.as_json(), indent=1), encoding="utf-8")
+
+
+@app.command()
+def alerts(
+    is_open: Annotated[bool, typer.Option("--open", help="Those that are open now; there are no others to ask for.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """The open alerts of a running service."""
+    if not is_open:
+        err.print("foreshock alerts --open lists what is open; the past is in the topic sensor.alerts")
+        raise typer.Exit(WRONG_WORDS)
+    table = Table("since", "sensor", "channel", "kind", "severity", "score or measure", "threshold or limit", box=None)
+    for a in _ask(url, "/alerts"):
+        measured = a["score"] if a["score"] is not None else a["measure"]
+        limit = a["threshold"] if a["threshold"] is not None else a["limit"]
+        figures = (f"{x:.4g}" if x is not None else "" for x in (measured, limit))
+        table.add_row(_when(a["start"]), a["sensor"], a["channel"], a["kind"], a["severity"], *figures)
+    out.print(table if table.row_count else "no alert is open")
+
+
+@sensor_app.command("show")
+def sensor_show(sensor: Annotated[str, typer.Argument(metavar="ID")], url: Url = DEFAULT_URL) -> None:
+    """What a running service knows of a sensor: state, score, scale, limits."""
+    out.print_json(json.dumps(_ask(url, f"/sensors/{urllib.parse.quote(sensor)}")))
+
+
+@app.command()
+def doctor(config: Config = None) -> None:
+    """Look for what would keep the service from running: broker, topics, model, clock, permissions."""
+    from pipeline.doctor import checks
+
+    found = checks(_settings(config))
+    table = Table("", "check", "found", "what to do", box=None)
+    for check in found:
+        table.add_row(
+            "ok" if check.ok else "[red]FAILED[/red]", check.name, check.detail, "" if check.ok else check.remedy
+        )
+    out.print(table)
+    if not all(check.ok for check in found):
+        raise typer.Exit(FAILED)
+
+
+@model_app.command("list")
+def model_list(root: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
+    """Every version of every group; the one that serves is marked."""
+    table = Table("group", "version", "serves", "sensors", "trained", box=None)
+    for path in sorted(root.glob(f"*/*/{bundle.MANIFEST}")):
+        with sentences(BundleError):
+            manifest, _ = bundle.read_manifest(path.parent)
+        pointer = path.parent.parent / bundle.SERVING
+        serves = pointer.exists() and pointer.read_text(encoding="utf-8").strip() == manifest.version
+        trained = str(manifest.about.get("trained_at", ""))
+        table.add_row(manifest.group, manifest.version, "yes" if serves else "", str(manifest.sensors), trained)
+    if not table.row_count:
+        err.print(f"{root}: no bundle here; train one: foreshock train DATA --model {root}", markup=False)
+        raise typer.Exit(FAILED)
+    out.print(table)
+
+
+@model_app.command("show")
+def model_show(folder: Annotated[Path, typer.Argument(metavar="DIR/GROUP/VERSION")]) -> None:
+    """The manifest of one version."""
+    with sentences(BundleError):
+        bundle.read_manifest(folder)
+    out.print_json((folder / bundle.MANIFEST).read_text(encoding="utf-8"))
+
+
+@model_app.command("verify")
+def model_verify(folder: Annotated[Path, typer.Argument(metavar="DIR/GROUP/VERSION")]) -> None:
+    """Hashes, shapes and the golden vector, as the service checks them before it serves."""
+    with sentences(BundleError), threadpool_limits(limits=1, user_api="blas"):
+        model = bundle.load(folder)
+    out.print(f"{folder}: sound; group {model.group}, {len(model.sensors.names)} sensors, sha256 {model.ref.sha256}")
+
+
+def _settings(config: Path | None) -> Settings:
+    from pipeline.settings import SettingsError, load
+
+    with sentences(wrong=(SettingsError,)):
+        return load(config, os.environ)
+
+
+def _train_settings(weights: str, fraction: float, max_rows: int | None, words: dict[str, Any]) -> TrainSettings:
+    from training.fit import FitSettings
+    from training.train import TrainSettings
+
+    if weights not in ("shared", "own", "auto"):
+        raise ValueError(f"weights must be shared, own or auto, not {weights!r}")
+    return TrainSettings(FitSettings(**words), weights, fraction, max_rows)  # type: ignore[arg-type]
+
+
+def _train(series: list[Series], root: Path, settings: TrainSettings) -> list[Trained]:
+    from training.train import train
+
+    with Stages() as stages:
+        trained = train(series, root, settings, stages)
+    for one in trained:
+        bundle.serve(one.folder)
+    return trained
+
+
+def _show_trained(trained: list[Trained]) -> None:
+    """Held-out error of each forecaster, as a share of that of the last value."""
+    table = Table("group", "sensors", "weights", "forecaster", "error of the steps, by horizon", "bundle", box=None)
+    for one in trained:
+        for i, (name, errors) in enumerate(one.errors.items()):
+            figures = "  ".join(f"{h}: {e:.4f}" for h, e in zip(one.model.network.horizons, errors, strict=True))
+            first = (one.model.group, str(len(one.model.sensors.names)), one.weights)
+            table.add_row(*(first if i == 0 else ("", "", "")), name, figures, str(one.folder) if i == 0 else "")
+    out.print(table)
+    for note in [note for one in trained for note in one.notes]:
+        err.print(note, markup=False, soft_wrap=True)
+
+
+def _ask(url: str, path: str) -> Any:
+    try:
+        with urllib.request.urlopen(url + path, timeout=5) as answer:  # noqa: S310 - the operator's own URL
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        err.print(str(json.load(error).get("error", error)), style="red", markup=False)
+    except (urllib.error.URLError, TimeoutError, ValueError) as error:
+        err.print(f"{url} does not answer: {error}; is the service running? give --url", style="red", markup=False)
+    raise typer.Exit(FAILED)
+
+
+def _when(milliseconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+
+
+def main() -> None:
+    """Entry point of the distribution."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

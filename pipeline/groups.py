@@ -1,0 +1,156 @@
+"""Every group's detector behind one router: records in, what they say out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.codecs import decode
+from pipeline.core.alerts import Alert, Kind
+from pipeline.core.detector import Detector
+from pipeline.core.events import Outcome, Swap, Tick
+from pipeline.core.model import Model
+from pipeline.core.readings import Reading, ReadingBatch, Record, Rejected
+from pipeline.core.table import Arrays
+from pipeline.ports import Scored
+from pipeline.routing import Router
+
+IGNORED = ("late", "duplicate", "unusable")  # counts of readings that were good, and yet were not scored
+
+
+class Raised(NamedTuple):
+    """An alert, and the timestamp (µs) of the record that raised it; 0 where none did."""
+
+    alert: Alert
+    received: int
+
+
+@dataclass(slots=True)
+class Stepped:
+    """What came of the records of one poll."""
+
+    raised: list[Raised] = field(default_factory=list)
+    refused: list[Rejected] = field(default_factory=list)
+    scored: list[Scored] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # of each detector's step
+    ignored: dict[str, int] = field(default_factory=dict)  # reason -> readings
+    watermarks: dict[int, int] = field(default_factory=dict)  # partition -> largest event time admitted, µs
+
+
+class Groups:
+    """All detectors of this process. The same events reach each of them, in the same order."""
+
+    def __init__(self, detectors: Mapping[str, Detector], router: Router, muted: AbstractSet[Kind] = frozenset()):
+        self._detectors = dict(sorted(detectors.items()))
+        self._router = router
+        self._muted = muted  # kinds that the settings switched off
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """The model that serves each group."""
+        return {name: detector.model for name, detector in self._detectors.items()}
+
+    def step(self, records: Sequence[Record]) -> Stepped:
+        """Decode, route and score. Records of a partition come in offset order; how they are cut does not matter."""
+        stepped = Stepped()
+        if not records:
+            return stepped
+        readings, stepped.refused = decode(records)
+        routed, strays = self._router.split(readings)
+        stepped.refused += strays
+        for name, members in routed.items():
+            self._step(self._detectors[name], members, stepped)
+        stepped.refused = _completed(stepped.refused, records)
+        return stepped
+
+    def tick(self, partition: int, time_us: int) -> list[Alert]:
+        """The partition has been read to its end and its event time is `time_us`."""
+        told = [a for d in self._detectors.values() for a in d.apply(Tick(partition, time_us)).alerts]
+        return list(self._audible(told))
+
+    def swap(self, model: Model) -> None:
+        """Serve another version of a group from the next reading on; ValueError where the state does not fit it."""
+        self._detectors[model.group].apply(Swap(model))
+
+    def snapshot(self, partition: int) -> dict[str, Arrays]:
+        """The partition's state in every group."""
+        return {name: detector.snapshot(partition) for name, detector in self._detectors.items()}
+
+    def restore(self, partition: int, groups: Mapping[str, Arrays]) -> None:
+        """Take over a snapshot; ValueError where another build made it, and then nothing of the partition is left."""
+        try:
+            for name, detector in self._detectors.items():
+                detector.restore(partition, groups[name])
+        except ValueError:
+            self.drop(partition)
+            raise
+
+    def drop(self, partition: int) -> None:
+        """Let a partition's state go."""
+        for detector in self._detectors.values():
+            detector.drop(partition)
+
+    def open_alerts(self) -> list[Alert]:
+        """Every alert that is open now."""
+        return list(self._audible(alert for d in self._detectors.values() for alert in d.open_alerts()))
+
+    def census(self) -> dict[str, dict[str, int]]:
+        """Group -> sensors by what they are doing."""
+        return {name: detector.census() for name, detector in self._detectors.items()}
+
+    def describe(self, sensor: str) -> dict[str, object] | None:
+        """What is known of a sensor, for a person; None if no group has seen it."""
+        known = (detector.describe(sensor) for detector in self._detectors.values())
+        return next((found for found in known if found is not None), None)
+
+    def _step(self, detector: Detector, members: list[Reading], stepped: Stepped) -> None:
+        batch = ReadingBatch.of(members, detector.model.channels)
+        began = time.perf_counter()
+        outcome = detector.step(batch)
+        stepped.seconds.append(time.perf_counter() - began)
+        stepped.scored.append(Scored(detector.model, batch, outcome))
+        stepped.refused += outcome.rejected
+        stepped.raised += self._raised(batch, outcome)
+        for reason in IGNORED:
+            if how_many := outcome.counts.get(reason):
+                stepped.ignored[reason] = stepped.ignored.get(reason, 0) + how_many
+        _advance(stepped.watermarks, batch, outcome.rejected)
+
+    def _raised(self, batch: ReadingBatch, outcome: Outcome) -> Iterator[Raised]:
+        if not outcome.alerts:
+            return
+        places = zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True)
+        received = dict(zip(places, batch.received.tolist(), strict=True))
+        newest = int(batch.received.max())  # a gap's evidence ends at the reading before the one that ended it
+        for alert in self._audible(outcome.alerts):
+            yield Raised(alert, received.get((alert.evidence.partition, alert.evidence.last_offset), newest))
+
+    def _audible(self, alerts: Iterable[Alert]) -> Iterator[Alert]:
+        return (alert for alert in alerts if alert.kind not in self._muted)
+
+
+def _advance(watermarks: dict[int, int], batch: ReadingBatch, rejected: Sequence[Rejected]) -> None:
+    """Move each partition's watermark to its latest reading, past those that were refused for their time."""
+    admitted = np.ones(len(batch), np.bool_)
+    for refused in rejected:
+        admitted &= (batch.partitions != refused.partition) | (batch.offsets != refused.offset)
+    for partition in np.unique(batch.partitions[admitted]).tolist():
+        latest = int(batch.times[admitted & (batch.partitions == partition)].max())
+        watermarks[partition] = max(latest, watermarks.get(partition, 0))
+
+
+def _completed(refused: list[Rejected], records: Sequence[Record]) -> list[Rejected]:
+    """The refusals of router and detectors, who see no messages, with the message each stands for."""
+    if all(r.topic for r in refused):
+        return refused
+    known = {(record.partition, record.offset): record for record in records}
+    whole = []
+    for r in refused:
+        record = known[r.partition, r.offset]
+        whole.append(r if r.topic else r._replace(topic=record.topic, key=record.key, value=record.value))
+    return whole

@@ -1,0 +1,133 @@
+"""What the runner asks of the world: where readings come from, where alerts go, where state is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from pipeline.core.alerts import Alert
+from pipeline.core.events import Outcome
+from pipeline.core.model import Model
+from pipeline.core.readings import ReadingBatch, Record, Rejected
+from pipeline.core.table import Arrays
+
+
+class Position(NamedTuple):
+    """How far a partition is done: the next offset, and the last tick that raised an alert (µs, 0: none)."""
+
+    offset: int
+    tick: int = 0
+
+
+class Assigned(NamedTuple):
+    """A partition that came to this member, and where to go on in it."""
+
+    partition: int
+    position: Position
+    committed: bool  # False: nobody has read it for this group; the position follows from the settings
+    earliest: int  # the first offset that retention has left
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """One poll: records in offset order per partition, and what changed. The runner follows `given_up` first."""
+
+    records: Sequence[Record] = ()
+    positions: Mapping[int, int] = field(default_factory=dict)  # partition -> next offset, after `records`
+    ends: Mapping[int, int] = field(default_factory=dict)  # partition -> offset behind its last record, where known
+    assigned: Sequence[Assigned] = ()  # silent until `Source.start`
+    given_up: AbstractSet[int] = frozenset()  # still ours to commit
+    lost: AbstractSet[int] = frozenset()  # somebody else's already
+    reachable: bool = True
+    joined: bool = True  # the group has admitted this member
+
+
+class Scored(NamedTuple):
+    """A batch of one group with what came of it, for whoever wants to see every score."""
+
+    model: Model
+    batch: ReadingBatch
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a turn has to say."""
+
+    alerts: Sequence[Alert] = ()
+    dead_letters: Sequence[Rejected] = ()
+    scored: Sequence[Scored] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.alerts or self.dead_letters or self.scored)
+
+
+class Source(Protocol):
+    """Readings as they were stored. Used from one thread."""
+
+    def poll(self, timeout_seconds: float) -> Polled:
+        """What has arrived; waits for the first record at most so long."""
+        ...
+
+    def start(self, partition: int, offset: int) -> None:
+        """Let the records of an assigned partition flow, from `offset` on."""
+        ...
+
+    def at_end(self, partitions: AbstractSet[int]) -> set[int]:
+        """Those of which the broker says, now, that nothing is left to read; none while it does not answer."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        ...
+
+
+class Sink(Protocol):
+    """Where outputs and progress go. Used from one thread."""
+
+    def deliver(self, outputs: Outputs, done: Mapping[int, Position]) -> bool:
+        """Publish, wait until the broker has it all, then commit the positions.
+
+        False: the outputs are safe but the positions are not (the group is rebalancing); they are due again.
+        One call, so that it can become one transaction.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go; what was delivered stays."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """The state of one partition in every group, and everything it must not be used without."""
+
+    topic: str
+    partition: int
+    position: Position  # where reading goes on
+    watermark: int  # µs, largest event time admitted
+    models: Mapping[str, str]  # group -> SHA-256 of the bundle
+    settings: str  # fingerprint of what can change an alert
+    groups: Mapping[str, Arrays]
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used, and why."""
+
+
+class CheckpointStore(Protocol):
+    """Keeps the last checkpoints of each partition."""
+
+    def save(self, checkpoint: Checkpoint) -> str:
+        """Keep it, whole or not at all, and return its name; OSError where there is no room."""
+        ...
+
+    def names(self, topic: str, partition: int, at_most: int) -> Iterator[str]:
+        """Those whose offset is at most `at_most`, newest first."""
+        ...
+
+    def load(self, name: str) -> Checkpoint:
+        """Read it back; CheckpointError where it is damaged or written by another build."""
+        ...

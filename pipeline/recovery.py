@@ -1,0 +1,66 @@
+"""State across restarts: a partition's last fitting checkpoint in, the present state out."""
+
+from __future__ import annotations
+
+import structlog
+
+from pipeline.groups import Groups
+from pipeline.ports import Assigned, Checkpoint, CheckpointError, CheckpointStore, Position
+
+log = structlog.get_logger(__name__)
+
+
+class Recovery:
+    """Restores and keeps partitions. What does not fit is refused with the reason, and costs a fresh start."""
+
+    def __init__(self, groups: Groups, store: CheckpointStore, topic: str, fingerprint: str) -> None:
+        self._groups, self._store = groups, store
+        self._topic, self._fingerprint = topic, fingerprint
+
+    def restore(self, assigned: Assigned) -> tuple[str, Checkpoint | None]:
+        """Take over the newest checkpoint at or before the committed offset; ("", None) where none fits."""
+        self._groups.drop(assigned.partition)
+        if not assigned.committed:
+            return "", None
+        for name in self._store.names(self._topic, assigned.partition, assigned.position.offset):
+            try:
+                checkpoint = self._store.load(name)
+                self._must_fit(checkpoint, assigned)
+                self._groups.restore(assigned.partition, checkpoint.groups)
+            except (CheckpointError, ValueError) as why:
+                log.warning("checkpoint refused", checkpoint=name, why=str(why))
+            else:
+                return name, checkpoint
+        log.warning(
+            "no checkpoint to restore",
+            partition=assigned.partition,
+            offset=assigned.position.offset,
+            effect="sensors start from what their model knows of them",
+        )
+        return "", None
+
+    def keep(self, partition: int, done: Position, watermark: int) -> str | None:
+        """Write the partition's state, which must be that of `done`; None where it could not be written.
+
+        Not fatal: the checkpoint before it stays, and a restart replays from there.
+        """
+        state = self._groups.snapshot(partition)
+        checkpoint = Checkpoint(self._topic, partition, done, watermark, self._serving(), self._fingerprint, state)
+        try:
+            return self._store.save(checkpoint)
+        except OSError as why:
+            log.error("checkpoint failed", partition=partition, why=str(why), effect="the one before it stays")
+            return None
+
+    def _must_fit(self, checkpoint: Checkpoint, assigned: Assigned) -> None:
+        if checkpoint.settings != self._fingerprint:
+            raise CheckpointError("it was taken under other settings in [detection], model.groups or sensors.csv")
+        now, then = self._serving(), checkpoint.models
+        if others := sorted(group for group in now.keys() | then.keys() if now.get(group) != then.get(group)):
+            raise CheckpointError(f"another model served {', '.join(others)}; SIGHUP swaps models and keeps the state")
+        if checkpoint.position.offset < assigned.earliest:
+            gone = f"{checkpoint.position.offset} to {assigned.earliest - 1}"
+            raise CheckpointError(f"the readings that follow it, offsets {gone}, are out of retention")
+
+    def _serving(self) -> dict[str, str]:
+        return {group: model.ref.sha256 for group, model in self._groups.models.items()}
