@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -27,19 +30,33 @@ def build(network: Network, index: int = 0) -> keras.Model:
     return model
 
 
-def read(model: keras.Model, *, mode: Mode, window: int, horizons: Sequence[int]) -> Network:
-    """What `build` built, or what was loaded from its file, as the arrays a fit starts from."""
-    recurrent = [layer for layer in model.layers if isinstance(layer, (keras.layers.LSTM, keras.layers.GRU))]
-    kernel, bias = model.get_layer("head").get_weights()
+def save(network: Network, path: Path) -> None:
+    """Write the first network of the stack, the one a group shares, as a `.keras` file."""
+    with _old_numpy_protocol():
+        build(network).save(path)
+
+
+def load(path: Path, *, mode: Mode, window: int, horizons: Sequence[int]) -> Network:
+    """What `save` wrote, to start a fit from; a Keras file does not say how its forecaster is served."""
+    with _old_numpy_protocol():
+        model = keras.saving.load_model(path)
+        recurrent = [layer for layer in model.layers if isinstance(layer, (keras.layers.LSTM, keras.layers.GRU))]
+        layers = [layer.get_weights() for layer in recurrent]
+        head, head_bias = model.get_layer("head").get_weights()
     return Network(
         cell="lstm" if isinstance(recurrent[0], keras.layers.LSTM) else "gru",
         mode=mode,
         window=window,
         horizons=tuple(horizons),
-        layers=tuple(
-            Layer(kernel=w[None], recurrent=r[None], bias=np.atleast_2d(b)[None])
-            for w, r, b in (layer.get_weights() for layer in recurrent)
-        ),
-        head=kernel[None],
-        head_bias=bias[None, None],
+        layers=tuple(Layer(w[None], r[None], np.atleast_2d(b)[None]) for w, r, b in layers),
+        head=head[None],
+        head_bias=head_bias[None, None],
     )
+
+
+@contextmanager
+def _old_numpy_protocol() -> Iterator[None]:
+    """Keras 3.15 makes arrays of its variables as numpy 1 did, of which numpy 2 warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        yield

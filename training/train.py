@@ -130,7 +130,7 @@ def _train_group(
         "python": platform.python_version(),
     }
     folder = bundle.save(model, root, told, _golden(fitted.network))
-    keras_model.build(fitted.network).save(folder / "network.keras")  # for warm starts; serving never reads it
+    keras_model.save(fitted.network, folder / "network.keras")  # for warm starts; serving never reads it
     page = summary(model, fitted, held, which, scales, long, scores, errors, told)
     (folder / "report.html").write_text(training_report(page), encoding="utf-8")
     return Trained(bundle.load(folder), folder, weights, errors, group.notes)
