@@ -170,6 +170,27 @@ def demo(
 
 
 @app.command()
+def plant(
+    history: Annotated[Path | None, typer.Option(help="Write the plant's fault-free history here, and end.")] = None,
+    bootstrap_servers: Annotated[str, typer.Option(help="Stream the plant to this broker.")] = "localhost:9092",
+    sensors: Annotated[int, typer.Option(help="How many the plant has.")] = 40,
+    seed: Annotated[int, typer.Option(help="Of the plant and its faults.")] = 0,
+    rate: Annotated[float, typer.Option(help="Readings a second, of the whole plant.")] = 200.0,
+) -> None:
+    """The simulated plant by itself: its history as files, or its readings, faults among them, without end."""
+    from pipeline.adapters.files import DataError
+    from pipeline.adapters.kafka_connection import KafkaAwayError
+    from pipeline.demo.producer import stream_plant, write_history
+    from pipeline.settings_schema import KafkaSettings
+
+    with sentences(DataError, KafkaAwayError, OSError, wrong=(ValueError,)):
+        if history is not None:
+            write_history(sensors, seed, history)
+        else:
+            stream_plant(sensors, seed, KafkaSettings(bootstrap_servers=bootstrap_servers), rate)
+
+
+@app.command()
 def alerts(
     is_open: Annotated[bool, typer.Option("--open", help="Those that are open now; there are no others to ask for.")],
     url: Url = DEFAULT_URL,
@@ -269,13 +290,14 @@ def _train(series: list[Series], root: Path, settings: TrainSettings) -> list[Tr
 
 
 def _show_trained(trained: list[Trained]) -> None:
-    """Held-out error of each forecaster, as a share of that of the last value."""
-    table = Table("group", "sensors", "weights", "forecaster", "error of the steps, by horizon", "bundle", box=None)
+    """Held-out error of each forecaster by horizon, in squared steps of asinh(x)."""
+    horizons = trained[0].model.network.horizons
+    table = Table("group", "sensors", "weights", "forecaster", *(f"error at {h}" for h in horizons), "bundle", box=None)
     for one in trained:
-        for i, (name, errors) in enumerate(one.errors.items()):
-            figures = "  ".join(f"{h}: {e:.4f}" for h, e in zip(one.model.network.horizons, errors, strict=True))
-            first = (one.model.group, str(len(one.model.sensors.names)), one.weights)
-            table.add_row(*(first if i == 0 else ("", "", "")), name, figures, str(one.folder) if i == 0 else "")
+        first = [one.model.group, str(len(one.model.sensors.names)), one.weights], str(one.folder)
+        for name, errors in one.errors.items():
+            table.add_row(*first[0], name, *(f"{e:.4f}" for e in errors), first[1])
+            first = ["", "", ""], ""
     out.print(table)
     for note in [note for one in trained for note in one.notes]:
         err.print(note, markup=False, soft_wrap=True)

@@ -13,8 +13,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 OK, FAILED, WRONG_WORDS = 0, 1, 2  # exit codes
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+PIPE_WIDTH = 160  # a table that goes to a file or a pipe is not cut to a terminal nobody has
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+
+
+out, err = _console(stderr=False), _console(stderr=True)
 
 
 @contextmanager

@@ -164,6 +164,11 @@ class Runner:
                 log.info("partition left", partition=partition, lost=partition in polled.lost)
         for assigned in polled.assigned:
             self._take_over(assigned)
+        fresh = [a.partition for a in polled.assigned if not self.partitions[a.partition].checkpoint]
+        if fresh:  # a crash before the first checkpoint would otherwise leave a committed position without its state
+            self._deliver(Outputs(), now=True)
+        for partition in fresh:
+            self._checkpoint(partition, turn)
 
     def _take_over(self, assigned: Assigned) -> None:
         """Restore what fits, and start where the restored state ends: before the committed offset, as a rule."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -42,6 +43,13 @@ JSON_HEADERS = [("content-type", b"application/json")]
 log = structlog.get_logger(__name__)
 
 
+class _GivenUpError(Exception):
+    """Ends a poll in which partitions were given up."""
+
+    def __str__(self) -> str:
+        return "partitions are given up"
+
+
 class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
     """Notes what the group decides, for the loop to follow.
 
@@ -52,6 +60,7 @@ class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(self) -> None:
         self.noted: deque[tuple[str, list[TopicPartition]]] = deque()
         self.consumer: KafkaConsumer | None = None
+        self.leaving = False
 
     def on_partitions_assigned(self, assigned: AbstractSet[TopicPartition]) -> None:
         if self.consumer is not None:
@@ -60,9 +69,19 @@ class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def on_partitions_revoked(self, revoked: AbstractSet[TopicPartition]) -> None:
         self.noted.append(("given up", sorted(revoked)))
+        if not self.leaving:
+            # The client would go on at once to the rebalance that hands them on, and take no commit for them any more.
+            raise _GivenUpError
 
     def on_partitions_lost(self, lost: AbstractSet[TopicPartition]) -> None:
         self.noted.append(("lost", sorted(lost)))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and record.exc_info[0] is _GivenUpError)
+
+
+logging.getLogger("kafka.coordinator.consumer").addFilter(_is_news)  # it calls what ends the poll a failure
 
 
 class KafkaSource:
@@ -101,9 +120,9 @@ class KafkaSource:
         try:
             polled = self.consumer.poll(timeout_ms=round(timeout_seconds * 1000))
         except KafkaError as error:
-            if not error.retriable:
+            if not error.retriable and not isinstance(error.__cause__, _GivenUpError):
                 raise
-            log.warning("poll failed", why=str(error))
+            log.info("poll cut short", why=str(error.__cause__ or error))
             polled = {}
         given_up, lost = self._follow()
         # What is given up is committed only after this poll; whoever takes it, even we, has to see that commit.
@@ -143,6 +162,7 @@ class KafkaSource:
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""
+        self._rebalances.leaving = True
         self.consumer.close(autocommit=False, timeout_ms=round(ANSWER_SECONDS * 1000))
 
     def _follow(self) -> tuple[set[int], set[int]]:

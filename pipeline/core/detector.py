@@ -17,9 +17,8 @@ from pipeline.core.events import Event, Outcome, Retire, Rules, Swap, Tick
 from pipeline.core.model import Array, Model
 from pipeline.core.readings import BoolArray, FloatArray, ReadingBatch, Reason, Rejected
 from pipeline.core.reporting import Reporter
-from pipeline.core.table import Arrays, Clock, Count, Lane, Level, SensorTable, Tally, layout
+from pipeline.core.table import NEVER, Arrays, Clock, Count, Lane, Level, SensorTable, Tally, layout
 
-NEVER = -(2**62)  # µs: before any reading
 Rows = npt.NDArray[np.intp]
 
 
@@ -143,8 +142,9 @@ class Detector:
         clock, count = self.table.arrays.clock, self.table.arrays.count
         times, last = batch.times[at], clock[rows, Clock.LAST]
         gap = (last != NEVER) & (times - last > clock[rows, Clock.GAP_LIMIT])
+        silent = clock[rows, Clock.GAP_FROM] != NEVER  # a tick told of it, and may have been ahead of this reading
         told: list[tuple[int, Alert]] = []
-        for i in np.flatnonzero(gap).tolist():
+        for i in np.flatnonzero(gap | silent).tolist():
             row, position = int(rows[i]), int(at[i])
             if clock[row, Clock.GAP_FROM] == NEVER:
                 told.append((position, self._reporter.gap(row, int(times[i]))))
@@ -223,8 +223,9 @@ class Detector:
         ):
             for ended, positions in ((False, events.opened), (True, events.ended)):
                 for i in positions.tolist():
+                    since, measure, limit = int(events.since[i]), float(events.measure[i]), float(events.limit[i])
                     row, channel = int(rows[sensor[i]]), int(target[i])
-                    alert = self._reporter.lane(row, channel, kind, ended, float(raw[i]))
+                    alert = self._reporter.lane(row, channel, kind, ended, float(raw[i]), since, measure, limit)
                     told.append((int(at[sensor[i]]), alert))
         return told
 
@@ -237,8 +238,8 @@ class Detector:
         self._engine = Engine(model)
         self._reporter = Reporter(model, self.table, self.rules, self.threshold)
 
-    def _admit(self, row: int) -> None:
-        """Give a new row what the bundle knows of its sensor, or what it knows of the group."""
+    def _admit(self, row: int) -> bool:
+        """Give a row what the bundle knows of its sensor, or else of the group; True where it knows the sensor."""
         arrays, sensor = self.table.arrays, self.table.names[row]
         assert sensor is not None
         names = self.model.sensors.names
@@ -260,6 +261,7 @@ class Detector:
         for target, channel in enumerate(self.model.targets):
             bound = self._bound(sensor, channel)
             arrays.bounds[row, target] = bound
+        return known
 
     def _bound(self, sensor: str, channel: str) -> tuple[float, float]:
         bound = self.rules.bound(sensor, channel)
@@ -273,12 +275,12 @@ class Detector:
             return
         arrays, window = self.table.arrays, self._engine.window
         scales = arrays.scale[rows]
-        first = present & (scales[..., 1] == 0)
-        scales = np.where(first[..., None], np.stack([np.where(first, values, 0), np.ones_like(values)], -1), scales)
+        first, within = present & (scales[..., 1] == 0), scaling.bounded(values)
+        scales = np.where(first[..., None], np.stack([within, np.ones_like(within)], -1), scales)
         arrays.scale[rows] = scales
         seen = arrays.count[rows, Count.SEEN]
         previous = np.where((seen > 0)[:, None], arrays.window[rows, (seen - 1) % window], np.float32(0))
-        offset = (np.where(present, values, 0) - scales[..., 0]).astype(np.float32)
+        offset = (np.where(present, within, 0) - scales[..., 0]).astype(np.float32)
         arrays.window[rows, seen % window] = np.where(present, offset, previous)
         arrays.raw[rows] = np.where(present, values, arrays.raw[rows])
         arrays.count[rows, Count.SEEN] += 1
@@ -346,11 +348,17 @@ class Detector:
         order = (seen[:, None] + np.arange(window)) % window  # oldest first
         raw = scaling.unscaled(arrays.window[rows[:, None], order], arrays.scale[rows][:, None])
         self._serve(model)
+        arrays.pending[rows] = 0  # errors of the old network
         for row in rows.tolist():
-            before = {name: arrays[name][row].copy() for name in ("clock", "count")}
-            self._admit(row)
+            before = {name: arrays[name][row].copy() for name in ("clock", "count", "lane", "tally")}
+            known = self._admit(row)
             arrays.clock[row, 2:] = before["clock"][2:]
             arrays.count[row, Count.FITTED] |= before["count"][Count.FITTED]
+            if before["count"][Count.FITTED] and not known:  # its own first readings still say what is usual for it
+                arrays.clock[row, Clock.GAP_LIMIT] = before["clock"][Clock.GAP_LIMIT]
+                arrays.count[row, Count.NETWORK] = 0
+                arrays.lane[row, :, Lane.LOW : Lane.HIGH + 1] = before["lane"][:, Lane.LOW : Lane.HIGH + 1]
+                arrays.tally[row, :, Tally.STUCK_LIMIT] = before["tally"][:, Tally.STUCK_LIMIT]
         fitted = np.flatnonzero(arrays.count[rows, Count.FITTED] == 1)
         x = scaling.scaled(raw[fitted], arrays.scale[rows[fitted]][:, None])
         self._prime(rows[fitted], x, np.minimum(seen[fitted], window), learn_from=window)

@@ -5,6 +5,8 @@ None of these enters the forecast score; each has its own rule, measured in its 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -45,11 +47,14 @@ def gap_limit(times: IntArray, interval: int) -> int:
     return int(max(USUAL_SILENCE * interval, LONGEST_SILENCE * usual))
 
 
-class LaneEvents:
-    """Lanes whose stuck or limit alert opens or ends with this reading: positions into the flattened (n, targets)."""
+class LaneEvents(NamedTuple):
+    """The lanes whose stuck or limit alert opens or ends with this reading, and what to say of every lane."""
 
-    def __init__(self, opened: npt.NDArray[np.intp], ended: npt.NDArray[np.intp]) -> None:
-        self.opened, self.ended = opened, ended
+    opened: npt.NDArray[np.intp]  # positions into the (L,) lanes
+    ended: npt.NDArray[np.intp]
+    since: IntArray  # (L,) µs: when what opens or ends began
+    measure: FloatArray  # (L,) repeats, or the value
+    limit: FloatArray  # (L,)
 
 
 def stuck(
@@ -62,28 +67,33 @@ def stuck(
 ) -> LaneEvents:
     """Count exact repetitions, (L,): a run starts at its first reading and ends with the first other value."""
     tally, since = flat(arrays.tally), flat(arrays.since)
-    state = tally[lanes]
-    same = raw == before
+    state, began, run = tally[lanes], since[lanes, 0], tally[lanes, Tally.RUN]
+    same = (raw == before) & (run > 0)  # the readings a scale was taken from belong to no run
     ended = (state[:, Tally.STUCK] == 1) & ~same
     since[lanes[~same], 0] = times[~same]
-    state[:, Tally.RUN] = np.where(same, state[:, Tally.RUN] + 1, 1)
+    state[:, Tally.RUN] = np.where(same, run + 1, 1)
     limit = state[:, Tally.STUCK_LIMIT]
     opened = scored & (state[:, Tally.STUCK] == 0) & (limit > 0) & (state[:, Tally.RUN] >= limit)
     state[:, Tally.STUCK] = np.where(opened, 1, np.where(ended, 0, state[:, Tally.STUCK]))
     tally[lanes] = state
-    return LaneEvents(np.flatnonzero(opened), np.flatnonzero(ended))
+    repeats = np.where(ended, run, state[:, Tally.RUN])
+    return LaneEvents(
+        np.flatnonzero(opened), np.flatnonzero(ended), began, repeats.astype(np.float64), limit.astype(np.float64)
+    )
 
 
 def limits(arrays: Columns, lanes: npt.NDArray[np.intp], raw: FloatArray, times: IntArray) -> LaneEvents:
     """Compare with the physical bounds, (L,): opens at once, ends after BACK_READINGS readings within them."""
     tally, since, bounds = flat(arrays.tally), flat(arrays.since), flat(arrays.bounds)[lanes]
     state = tally[lanes]
-    beyond = (raw < bounds[:, 0]) | (raw > bounds[:, 1])
-    was = state[:, Tally.BEYOND] == 1
+    side = (raw > bounds[:, 1]).astype(np.int32) - (raw < bounds[:, 0])
+    beyond, was = side != 0, state[:, Tally.BEYOND] != 0
     opened = beyond & ~was
     since[lanes[opened], 1] = times[opened]
     state[:, Tally.BACK] = np.where(beyond, 0, state[:, Tally.BACK] + 1)
     ended = was & (state[:, Tally.BACK] >= BACK_READINGS)
-    state[:, Tally.BEYOND] = np.where(opened, 1, np.where(ended, 0, state[:, Tally.BEYOND]))
+    crossed = np.where(opened, side, state[:, Tally.BEYOND])
+    state[:, Tally.BEYOND] = np.where(ended, 0, crossed)
     tally[lanes] = state
-    return LaneEvents(np.flatnonzero(opened), np.flatnonzero(ended))
+    limit = np.where(crossed < 0, bounds[:, 0], bounds[:, 1])
+    return LaneEvents(np.flatnonzero(opened), np.flatnonzero(ended), since[lanes, 1], raw, limit)

@@ -14,7 +14,7 @@ from pipeline.core.events import Outcome, Rules
 from pipeline.core.model import Array, Model
 from pipeline.core.readings import FloatArray
 from pipeline.core.scoring import BLOCK_READINGS
-from pipeline.core.table import Clock, Count, Level, SensorTable, Tally
+from pipeline.core.table import NEVER, Clock, Count, Level, SensorTable, Tally
 
 MOST_CHANNELS = 5  # contributors named in an alert
 SEVERITIES = (Severity.WARNING, Severity.CRITICAL)
@@ -96,21 +96,17 @@ class Reporter:
             unit="s",
         )
 
-    def lane(self, row: int, target: int, kind: Kind, ended: bool, raw: float) -> Alert:
+    def lane(
+        self, row: int, target: int, kind: Kind, ended: bool, raw: float, since: int, measure: float, limit: float
+    ) -> Alert:
         """A stuck value or a crossed limit of one channel, opening or ended."""
-        arrays, channel = self.table.arrays, self.model.targets[target]
-        clock = arrays.clock[row]
-        if kind is Kind.STUCK:
-            start, measure = arrays.since[row, target, 0], float(arrays.tally[row, target, Tally.RUN])
-            limit, unit = float(arrays.tally[row, target, Tally.STUCK_LIMIT]), "readings"
-        else:
-            start, measure = arrays.since[row, target, 1], raw
-            limit, unit = self._crossed(row, target, raw)
+        clock, channel = self.table.arrays.clock[row], self.model.targets[target]
+        bound = self.rules.bound(self.table.names[row] or "", channel)
         return self._alert(
             row,
             kind,
             channel=channel,
-            start=int(start),
+            start=since,
             first_offset=int(clock[Clock.OFFSET]),
             revision=2 if ended else 1,
             state=State.RESOLVED if ended else State.FIRING,
@@ -118,7 +114,7 @@ class Reporter:
             resolution=Resolution.RETURNED if ended else None,
             measure=measure,
             limit=limit,
-            unit=unit,
+            unit="readings" if kind is Kind.STUCK else bound.unit if bound else "",
             actual={channel: raw},
         )
 
@@ -126,14 +122,15 @@ class Reporter:
         """The open alerts of these rows as they were last told, less what only the moment of telling showed."""
         arrays = self.table.arrays
         alerting_rows = rows[arrays.count[rows, Count.STATE] == alerting.OPEN].tolist()
-        silent_rows = rows[arrays.clock[rows, Clock.GAP_FROM] > 0].tolist()
+        silent_rows = rows[arrays.clock[rows, Clock.GAP_FROM] != NEVER].tolist()
         alerts = [self.forecast(row, "opened", float(arrays.level[row, Level.SCORE])) for row in alerting_rows]
-        alerts += [self.gap(row, int(arrays.clock[row, Clock.LAST])) for row in silent_rows]
-        columns = self.model.target_columns
+        alerts += [
+            self.gap(row, int(arrays.clock[row, Clock.LAST] + arrays.clock[row, Clock.GAP_LIMIT]))
+            for row in silent_rows
+        ]
         for kind, column in ((Kind.STUCK, Tally.STUCK), (Kind.LIMIT, Tally.BEYOND)):
-            for i, target in zip(*np.nonzero(arrays.tally[rows, :, column] == 1), strict=True):
-                row = int(rows[i])
-                alerts.append(self.lane(row, int(target), kind, False, float(arrays.raw[row, columns[target]])))
+            for i, target in zip(*np.nonzero(arrays.tally[rows, :, column]), strict=True):
+                alerts.append(self._standing_lane(int(rows[i]), int(target), kind))
         return alerts
 
     def describe(self, row: int) -> dict[str, object]:
@@ -173,11 +170,15 @@ class Reporter:
         blocks = max(int(np.isfinite(self.table.arrays.blocks[row]).sum()), 1)
         return float(np.log10(blocks * BLOCK_READINGS))
 
-    def _crossed(self, row: int, target: int, raw: float) -> tuple[float, str]:
-        low, high = self.table.arrays.bounds[row, target].tolist()
-        sensor = self.table.names[row] or ""
-        bound = self.rules.bound(sensor, self.model.targets[target])
-        return (low if raw < low else high), bound.unit if bound else ""
+    def _standing_lane(self, row: int, target: int, kind: Kind) -> Alert:
+        arrays = self.table.arrays
+        tally, raw = arrays.tally[row, target], float(arrays.raw[row, self.model.target_columns[target]])
+        stuck_since, beyond_since = arrays.since[row, target].tolist()
+        if kind is Kind.STUCK:
+            repeats, limit = tally[[Tally.RUN, Tally.STUCK_LIMIT]].tolist()
+            return self.lane(row, target, kind, False, raw, stuck_since, float(repeats), float(limit))
+        bound = float(arrays.bounds[row, target, int(tally[Tally.BEYOND] > 0)])
+        return self.lane(row, target, kind, False, raw, beyond_since, raw, bound)
 
     def _alert(
         self, row: int, kind: Kind, *, start: int, first_offset: int, last: int | None = None,

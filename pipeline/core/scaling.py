@@ -11,6 +11,7 @@ from pipeline.core.readings import FloatArray
 
 IQR_OF_NORMAL = 1.349  # interquartile range of a standard normal
 SMALLEST_SCALE = 1e-9
+LARGEST_RAW = 1e37  # no sensor goes there, and its differences still fit a float32, its squares a float64
 LARGEST_SCALED = np.float32(1e6)  # beyond this a float32 sinh of the forecast would lose the comparison anyway
 
 
@@ -24,7 +25,7 @@ class Statistics(NamedTuple):
 
 def statistics(values: FloatArray) -> Statistics:
     """Over the rows of (rows, channels), NaN ignored; a channel without any value reads as the constant 0."""
-    known = np.where(np.isnan(values).all(axis=0), 0.0, values)
+    known = np.where(np.isnan(values).all(axis=0), 0.0, bounded(values))
     low, median, high = np.nanpercentile(known, [25, 50, 75], axis=0)
     return Statistics(median, (high - low) / IQR_OF_NORMAL, np.nanstd(known, axis=0))
 
@@ -41,9 +42,14 @@ def location_and_scale(s: Statistics) -> FloatArray:
     return np.stack([s.median, scale], axis=-1)
 
 
+def bounded(raw: FloatArray) -> FloatArray:
+    """Raw values within what arithmetic can carry, NaN kept."""
+    return np.clip(raw, -LARGEST_RAW, LARGEST_RAW)
+
+
 def scaled(raw: FloatArray, scales: FloatArray) -> Array:
     """x = (raw - location) / scale, (n, channels) with scales (n, channels, 2) -> float32, NaN kept."""
-    x = (raw - scales[..., 0]) / scales[..., 1]
+    x = (bounded(raw) - scales[..., 0]) / scales[..., 1]
     return np.clip(x, -LARGEST_SCALED, LARGEST_SCALED).astype(np.float32)
 
 

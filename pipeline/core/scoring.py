@@ -149,7 +149,9 @@ def combine(arrays: Columns, on: Lanes, values: Array, sensors: int, targets: in
         total += voices[:, c]
         loudest = np.maximum(loudest, voices[:, c])
     learns = np.flatnonzero(on.learns)
-    tails.count(flat(arrays.tail), flat(arrays.pending), on.lanes[learns], where[:, learns], on.learned[learns])
+    tails.count(
+        flat(arrays.tail), flat(arrays.pending), on.lanes[learns], where[:, learns], on.learned[learns], targets
+    )
     present = np.maximum(np.bincount(on.at // targets, minlength=sensors), 1).astype(np.float32)
     share = np.float32(min(LOUDEST / targets, 0.5))
     return (1 - share) * total / present + share * loudest, voices

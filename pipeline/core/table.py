@@ -18,6 +18,7 @@ FEATURES = 7  # see `scoring`
 TAIL_BINS = 32
 NOVELTY_BINS = 640
 BLOCKS = 64
+NEVER = -(2**62)  # µs: before any reading
 
 
 class Clock:

@@ -76,15 +76,19 @@ def count(
     lanes: npt.NDArray[np.intp],
     where: npt.NDArray[np.intp],
     learned: npt.NDArray[np.int32],
+    channels: int,
 ) -> None:
     """Count values in bins `where` (FEATURES, n) of distinct lanes; `learned` is how many readings were counted before.
 
-    `pending` (lanes, 2, FEATURES, TAIL_BINS) holds the last two blocks; a block enters when its place is needed again.
+    `pending` (lanes, 2, FEATURES, TAIL_BINS) holds the last two blocks; a block enters when its place is needed again,
+    in every channel of the sensor: one that has no value just then may never have one at such a reading.
     """
     block = (learned // BLOCK_ROWS) % 2
     full = np.flatnonzero(learned % BLOCK_ROWS == 0)
     if len(full):
-        enter(tail, pending, lanes[full], block[full])
+        sensors, first = np.unique(lanes[full] // channels, return_index=True)
+        every = (sensors[:, None] * channels + np.arange(channels)).ravel()
+        enter(tail, pending, every, np.repeat(block[full[first]], channels))
     pending[lanes, block, WHICH, where] += np.uint8(1)
 
 

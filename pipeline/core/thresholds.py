@@ -10,7 +10,7 @@ from typing import Literal
 from pipeline.core.readings import DAY, SECOND
 
 PERIODS = {"minute": 60 * SECOND, "hour": 3600 * SECOND, "day": DAY, "week": 7 * DAY, "month": 30 * DAY}
-FORM = re.compile(r"(?P<alarms>\d+(\.\d+)?)/(?P<per>[a-z]+|\d+)/(?P<scope>sensor|fleet)")
+FORM = re.compile(r"(?P<alarms>\d{1,9}(\.\d{1,9})?)/(?P<per>[a-z]+|\d{1,12})/(?P<scope>sensor|fleet)", re.ASCII)
 EXAMPLES = "20/day/fleet, 1/week/sensor or 1/10000/sensor (readings)"
 
 
@@ -30,7 +30,7 @@ class Budget:
         if found is None:
             raise ValueError(f"{text!r} is not a budget; examples: {EXAMPLES}")
         alarms, per = float(found["alarms"]), found["per"]
-        if alarms <= 0 or per == "0":
+        if alarms == 0 or not per.strip("0"):
             raise ValueError(f"{text!r} allows no alarm at all, which no threshold can keep; examples: {EXAMPLES}")
         scope: Literal["sensor", "fleet"] = "sensor" if found["scope"] == "sensor" else "fleet"
         if per.isdigit():

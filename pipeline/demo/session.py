@@ -30,11 +30,11 @@ from pipeline.core.readings import Reading
 from pipeline.demo.control import Opening, watch
 from pipeline.demo.faults import Injection, schedule
 from pipeline.demo.plant import Plant, row_of
+from pipeline.demo.producer import HISTORY_ROWS
 from pipeline.demo.verdict import Verdict, judge
 from pipeline.demo.view import DemoView, picture
 from pipeline.settings_schema import KafkaSettings, TopicSettings
 
-HISTORY_ROWS = 2880  # two days: each hour of the daily cycle is seen twice
 READINGS_PER_SECOND = 2000.0
 PARTITIONS = 3
 READY_SECONDS = 60.0
