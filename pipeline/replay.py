@@ -63,6 +63,7 @@ def replay(
     members: dict[str, list[Series]] = defaultdict(list)
     for one in series:
         members[_group(one, router, models)].append(one)
+    rules = replace(rules, fleet=sum(len(model.sensors.names) for model in models.values()))
     sensors: list[Replayed] = []
     alerts: list[Alert] = []
     counts: dict[str, int] = defaultdict(int)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.core import alerting, quality, scaling
 from pipeline.core.alerts import Alert, Kind, Resolution, State
-from pipeline.core.engine import Engine, Step
+from pipeline.core.engine import SETTLING, Engine, Step
 from pipeline.core.events import Event, Outcome, Retire, Rules, Swap, Tick
 from pipeline.core.model import Array, Model
 from pipeline.core.readings import BoolArray, FloatArray, ReadingBatch, Reason, Rejected
@@ -165,6 +165,7 @@ class Detector:
         some = present[:, self._engine.targets].any(axis=1)
         scales = arrays.scale[rows]
         raw_before = arrays.raw[rows]
+        settled = arrays.count[rows, Count.SINCE] >= SETTLING
         step = self._engine.advance(arrays, rows, scaling.scaled(values, scales), present, news & some)
         scored = news & some
         scores = np.where(
@@ -177,7 +178,7 @@ class Detector:
         out.expected[at] = scaling.unscaled(step.expected, target_scales)
         out.band[at] = step.usual_error * target_scales[..., 1]
 
-        told = self._score_episodes(batch, rows, at, values, step, scored, out)
+        told = self._score_episodes(batch, rows, at, values, step, scored & settled, out)
         told += self._check_values(batch, rows, at, values, raw_before, present, news)
         arrays.raw[rows] = np.where(present, values, raw_before)
         return told

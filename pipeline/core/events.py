@@ -56,7 +56,7 @@ class Rules:
 
     budget: Budget = field(default_factory=lambda: Budget.parse("1/10000/sensor"))
     fleet: int | None = None  # sensors a fleet budget is shared by; None: those of the bundle
-    max_future: int = 300 * SECOND  # µs a reading's time may lie ahead of its record's timestamp
+    max_future: int = 60 * SECOND  # µs a reading's time may lie ahead of its record's timestamp
     bounds: tuple[Bound, ...] = ()
 
     def bound(self, sensor: str, channel: str) -> Bound | None:

@@ -197,6 +197,6 @@ class Reporter:
             last=last,
             evidence=Evidence(int(self.table.partition[row]), first_offset, last_offset),
             model=self.model.ref,
-            detection_delay_ms=(last - start) // 1000,
+            detection_delay_ms=(last - start) // 1000 if said["state"] is State.FIRING else None,
             **said,  # type: ignore[arg-type]
         )

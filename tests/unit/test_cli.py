@@ -1,0 +1,162 @@
+"""The batch commands as a person types them: exit codes, sentences, files; never a traceback."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from pipeline import bundle
+from pipeline.cli import app
+
+QUICK = ("--updates", "20", "--hidden", "4")
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def foreshock() -> Invoke:
+    def invoke(*words: str | Path) -> Result:
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return invoke
+
+
+def write(path: Path, header: str, rows: list[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def stamp(row: int) -> str:
+    return f"2026-01-{1 + row // 1440:02d}T{row // 60 % 24:02d}:{row % 60:02d}:00Z"
+
+
+def waves(rows: int, seed: int = 0) -> list[str]:
+    rng = np.random.default_rng(seed)
+    values = 20 + 3 * np.sin(np.arange(rows) / 9) + 0.1 * rng.standard_normal(rows)
+    return [f"{stamp(i)},{v:.4f}" for i, v in enumerate(values)]
+
+
+def test_train_replay_and_evaluate_work_on_a_folder_of_files(foreshock: Invoke, tmp_path: Path) -> None:
+    for name in ("pumps/a", "pumps/b"):
+        write(tmp_path / f"data/{name}.csv", "timestamp,flow", waves(900, seed=len(name)))
+    trained = foreshock("train", tmp_path / "data", "--model", tmp_path / "models", "--fraction", "0.7", *QUICK)
+    assert trained.exit_code == 0, trained.output
+    (group,) = bundle.load_all(tmp_path / "models").values()
+    assert group.sensors.names == ("pumps/a", "pumps/b")
+    folder = tmp_path / "models" / group.group / "1"
+    assert {p.name for p in folder.iterdir()} == {
+        "manifest.json", "weights.safetensors", "sensors.safetensors", "golden.npz", "network.keras", "report.html",
+    }  # fmt: skip
+
+    replayed = foreshock(
+        "replay", tmp_path / "data", "--model", tmp_path / "models", "--scores", tmp_path / "scores",
+        "--alerts", tmp_path / "alerts.jsonl", "--budget", "20/10000/sensor",
+    )  # fmt: skip
+    assert replayed.exit_code == 0, replayed.output
+    rows = list(csv.DictReader((tmp_path / "scores/pumps/a.csv").read_text().splitlines()))
+    assert len(rows) == 900
+    assert set(rows[0]) == {"timestamp", "score", "alert"}
+    assert all(np.isfinite(float(row["score"])) for row in rows)
+
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({"pumps/a": [[stamp(700), stamp(720)]]}))
+    judged = foreshock("evaluate", tmp_path / "scores", labels, "--no-vus", "--report", tmp_path / "report.html")
+    assert judged.exit_code == 0, judged.output
+    assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_verified_model_says_so_and_a_damaged_one_says_what_is_wrong(foreshock: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "data/a.csv", "timestamp,value", waves(200))
+    assert foreshock("train", tmp_path / "data", "--model", tmp_path / "models", *QUICK).exit_code == 0
+    (folder,) = (tmp_path / "models").glob("*/1")
+    assert "sound" in foreshock("model", "verify", folder).output
+    assert "yes" in foreshock("model", "list", tmp_path / "models").output
+    weights = folder / bundle.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    damaged = foreshock("model", "verify", folder)
+    assert damaged.exit_code == 1
+    assert "SHA-256" in damaged.output
+
+
+ODD = {
+    "an empty folder": ({}, 1, "no .csv or .parquet file"),
+    "a file with one row": ({"a": ("timestamp,value", [f"{stamp(0)},1.0"])}, 1, "60 readings"),
+    "a channel of nothing": ({"a": ("timestamp,value", [f"{stamp(i)}," for i in range(200)])}, 1, "60 readings"),
+    "text among numbers": ({"a": ("timestamp,value", [*waves(100), f"{stamp(100)},broken"])}, 1, "broken"),
+    "no time stamps": ({"a": ("colour,value", ["red,1.0"] * 100)}, 1, "time"),
+}
+
+
+@pytest.mark.parametrize("case", ODD, ids=lambda name: name.replace(" ", "-"))
+def test_train_ends_with_a_sentence_on(case: str, foreshock: Invoke, tmp_path: Path) -> None:
+    files, exit_code, word = ODD[case]
+    (tmp_path / "data").mkdir()
+    for name, (header, rows) in files.items():
+        write(tmp_path / f"data/{name}.csv", header, rows)
+    result = foreshock("train", tmp_path / "data", "--model", tmp_path / "models", *QUICK)
+    assert result.exit_code == exit_code
+    assert re.search(re.escape(word), result.output), result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        ("timestamp,value", [f"{stamp(i)},7.5" for i in range(200)]),
+        ("timestamp,flow,spare", [f"{line}," for line in waves(200)]),
+    ],
+    ids=["a constant channel", "an all-NaN channel beside a good one"],
+)
+def test_train_copes_with(header: str, rows: list[str], foreshock: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "data/a.csv", header, rows)
+    result = foreshock("train", tmp_path / "data", "--model", tmp_path / "models", *QUICK)
+    assert result.exit_code == 0, result.output
+
+
+def test_files_with_different_channels_become_different_groups(foreshock: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "data/a.csv", "timestamp,flow", waves(200))
+    write(tmp_path / "data/b.csv", "timestamp,level", waves(200))
+    assert foreshock("train", tmp_path / "data", "--model", tmp_path / "models", *QUICK).exit_code == 0
+    assert {m.channels for m in bundle.load_all(tmp_path / "models").values()} == {("flow",), ("level",)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--cell", "bidirectional"),
+        ("--weights", "stolen"),
+        ("--fraction", "2"),
+        ("--layers", "4"),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_words_that_make_no_sense_end_with_status_2(words: tuple[str, str], foreshock: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "data/a.csv", "timestamp,value", waves(100))
+    result = foreshock("train", tmp_path / "data", "--model", tmp_path / "models", *words)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_a_budget_that_cannot_be_read_ends_with_status_2(foreshock: Invoke, tmp_path: Path) -> None:
+    write(tmp_path / "data/a.csv", "timestamp,value", waves(100))
+    words = ("--model", tmp_path, "--scores", tmp_path, "--budget", "few")
+    result = foreshock("replay", tmp_path / "data", *words)
+    assert result.exit_code == 2
+    assert "1/week/sensor" in result.output
+
+
+def test_the_plant_writes_a_history_that_train_reads(foreshock: Invoke, tmp_path: Path) -> None:
+    assert foreshock("plant", "--history", tmp_path / "data", "--sensors", "1").exit_code == 0
+    words = ("--model", tmp_path / "models", "--max-rows", "200", *QUICK)
+    assert foreshock("train", tmp_path / "data", *words).exit_code == 0
