@@ -61,7 +61,7 @@ def loss_curve(loss: FloatArray, measured_at: IntArray, validation: FloatArray, 
     axes.plot(np.arange(1, len(loss) + 1), _smoothed(loss), color=SIGNAL, label="fitted rows")
     axes.plot(measured_at, validation, color=OTHER, marker="o", markersize=3, label="held-out rows")
     axes.axvline(best_update, color=SOFT, linestyle=":", label=f"kept: update {best_update}")
-    axes.set(xlabel="update", ylabel="loss", yscale="log")
+    axes.set(xlabel="update", ylabel="loss", yscale="log" if (loss > 0).any() else "linear")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     _plain_numbers(axes)
@@ -92,11 +92,16 @@ def error_distribution(errors: FloatArray, scores: FloatArray, threshold: float)
     usual = max(float(np.median(sizes)) if len(sizes) else 1.0, 1e-6)
     bins = np.geomspace(usual * 1e-2, max(float(sizes.max(initial=usual)), usual * 10) * 1.01, 60)
     left.hist(np.maximum(sizes, bins[0]), bins=list(bins), color=SIGNAL)
-    left.set(xscale="log", yscale="log", xlabel="one-step error, robust deviations", ylabel="held-out readings")
+    left.set(
+        xscale="log",
+        yscale="log" if len(sizes) else "linear",
+        xlabel="one-step error, robust deviations",
+        ylabel="held-out readings",
+    )
     rare = float(np.quantile(sizes, 0.999)) if len(sizes) else usual
     left.axvline(rare, color=SOFT, linestyle=":", label=f"99.9 %: {rare:.3g}")
     right.hist(scores, bins=60, color=SIGNAL)
-    right.set(yscale="log", xlabel="score")
+    right.set(yscale="log" if len(scores) else "linear", xlabel="score")
     right.axvline(threshold, color=ALARM, linestyle="--", label=f"threshold {threshold:.2f}")
     for axes in (left, right):
         _legend(axes)

@@ -1,0 +1,1 @@
+"""What a reading costs, beside what it cannot cost less than."""
