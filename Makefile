@@ -15,8 +15,8 @@ setup: $(VENV)/ready ## the virtual environment with everything in it
 $(VENV)/ready: pyproject.toml requirements/dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements/dev.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/uv pip install --system-certs --quiet --python $(BIN)/python --requirement requirements/dev.txt
+	$(BIN)/uv pip install --system-certs --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 demo: setup ## a plant, a broker, a model, live alerts (ARGS="--duration 120 --seed 7 --json FILE")
@@ -41,9 +41,9 @@ configuration: setup ## regenerate docs/configuration.md
 	$(BIN)/python -m pipeline.config_reference > docs/configuration.md
 
 lock: setup ## compile requirements/ anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml -o requirements/serve.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --extra train -c requirements/serve.txt -o requirements/train.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --all-extras --group dev -c requirements/train.txt -o requirements/dev.txt
+	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml -o requirements/serve.txt
+	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --extra train -c requirements/serve.txt -o requirements/train.txt
+	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --all-extras --group dev -c requirements/train.txt -o requirements/dev.txt
 
 clean: ## remove what was built
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

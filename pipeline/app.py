@@ -148,8 +148,10 @@ class App:
                 for name, model in models.items()
             }
         )
+        fleet = sum(len(model.sensors.names) for model in models.values())
         rules = {
             name: Rules(
+                fleet=fleet,
                 budget=Budget.parse(detection.budget),
                 max_future=round(detection.max_future_seconds * SECOND),
                 bounds=bounds(self._sensors, model.channels),

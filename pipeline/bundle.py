@@ -10,8 +10,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,15 +25,20 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from pipeline.core.alerts import ModelRef
-from pipeline.core.lstm import Forecaster
+from pipeline.core.lstm import INPUT_CLIP, Forecaster
 from pipeline.core.model import Layer, Model, Network, SensorTables
-from pipeline.core.table import Count, layout
+from pipeline.core.readings import DAY
+from pipeline.core.scaling import LARGEST_RAW, SMALLEST_SCALE
+from pipeline.core.table import Clock, Count, Lane, Level, layout
 
 FORMAT: Final = 1
 MOST_BYTES = 2**32  # of one file; a bundle of a million sensors of one channel takes 2.5 GB
 MANIFEST, WEIGHTS, SENSORS, GOLDEN, SERVING = (
     "manifest.json", "weights.safetensors", "sensors.safetensors", "golden.npz", "serving",
 )  # fmt: skip
+NAME = re.compile(r"[\w+-][\w.+-]*")  # of a group or a version: one folder, never a path
+LONGEST_INTERVAL = 366 * DAY  # µs
+MOST_GOLDEN_BYTES = 2**26  # unpacked
 GOLDEN_TOLERANCE = 1e-4  # another CPU rounds differently; other weights differ by far more
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -62,6 +69,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def save(model: Model, root: Path, about: Mapping[str, Any], golden: npt.NDArray[np.float32]) -> Path:
     """Write DIR/GROUP/VERSION; `golden` is an input (n, window, inputs) whose forecast the loader must reproduce."""
+    if not NAME.fullmatch(model.group) or not NAME.fullmatch(model.ref.version):
+        raise BundleError(f"{model.group!r} version {model.ref.version!r} cannot name a folder; use letters and digits")
     folder = root / model.group / model.ref.version
     folder.mkdir(parents=True, exist_ok=False)
     files = {
@@ -103,7 +112,12 @@ def load_all(root: Path) -> dict[str, Model]:
     """The serving version of every group below `root`."""
     models = {}
     for pointer in sorted(root.glob(f"*/{SERVING}")):
-        models[pointer.parent.name] = load(pointer.parent / pointer.read_text().strip())
+        group, version = pointer.parent.name, _read(pointer).decode(errors="replace").strip()
+        if not NAME.fullmatch(version):
+            raise BundleError(f"{pointer}: {version[:40]!r} is not the name of a version")
+        model = models[group] = load(pointer.parent / version)
+        if (model.group, model.ref.version) != (group, version):
+            raise BundleError(f"{pointer}: the bundle there is version {model.ref.version} of group {model.group}")
     if not models:
         raise BundleError(f"{root}: no model bundle serves here; train one: foreshock train DATA --model {root}")
     return models
@@ -121,7 +135,7 @@ def load(folder: Path) -> Model:
         targets=tuple(manifest.targets),
         interval=manifest.interval_us,
         network=network,
-        sensors=_sensors(tensors[SENSORS], folder / SENSORS),
+        sensors=_sensors(tensors[SENSORS], manifest.sensors, folder / SENSORS),
         prior={k.removeprefix("prior."): v for k, v in tensors[SENSORS].items() if k.startswith("prior.")},
     )
     _check_tables(model, folder / SENSORS)
@@ -135,7 +149,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     content = _read(path)
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path}: not a manifest: {error}") from error
     if manifest.format != FORMAT:
         raise BundleError(f"{path}: format {manifest.format}, this build reads {FORMAT}; train the model again")
@@ -148,14 +162,18 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise BundleError(
             f"{path}: cell {manifest.cell!r}, mode {manifest.mode!r}; known: lstm, gru; carried, windowed"
         )
+    if not NAME.fullmatch(manifest.group) or not NAME.fullmatch(manifest.version):
+        raise BundleError(f"{path}: group {manifest.group!r} or version {manifest.version!r} cannot name a folder")
     unknown = set(manifest.targets) - set(manifest.channels)
     if unknown or not manifest.targets or len(set(manifest.channels)) != len(manifest.channels):
         raise BundleError(f"{path}: targets {sorted(manifest.targets)} are not among distinct channels")
     horizons = manifest.horizons
     if not horizons or horizons[0] != 1 or sorted(set(horizons)) != horizons or horizons[-1] > manifest.window:
         raise BundleError(f"{path}: horizons {horizons} must rise from 1 to at most the window, {manifest.window}")
-    if manifest.interval_us <= 0 or not 64 <= manifest.window <= 4096 or not 1 <= manifest.layers <= 3:
-        raise BundleError(f"{path}: interval, window (64 to 4096) or layers (1 to 3) out of range")
+    if not 0 < manifest.interval_us <= LONGEST_INTERVAL:
+        raise BundleError(f"{path}: an interval of {manifest.interval_us} µs; it is above 0 and at most a year")
+    if not 64 <= manifest.window <= 4096 or not 1 <= manifest.layers <= 3:
+        raise BundleError(f"{path}: window (64 to 4096) or layers (1 to 3) out of range")
     return manifest, hashlib.sha256(content).hexdigest()
 
 
@@ -196,7 +214,9 @@ def _network(manifest: Manifest, tensors: Tensors, path: Path) -> Network:
     names = {f"{i}.{part}" for i in range(manifest.layers) for part in ("kernel", "recurrent", "bias")}
     if set(tensors) != names | {"head", "head_bias"}:
         raise BundleError(f"{path}: holds {sorted(tensors)}, expected {manifest.layers} layers and a head")
-    networks, width = len(tensors["head"]), inputs
+    networks, width = (len(tensors["head"]) if tensors["head"].ndim else 0), inputs
+    if networks == 0:
+        raise BundleError(f"{path}: holds no network")
     for i in range(manifest.layers):
         hidden = tensors[f"{i}.recurrent"].shape[1] if tensors[f"{i}.recurrent"].ndim == 3 else 0
         _expect(path, tensors, f"{i}.kernel", (networks, width, gates * hidden))
@@ -230,12 +250,15 @@ def _sensor_tensors(model: Model) -> Tensors:
     return tensors | {f"prior.{k}": np.ascontiguousarray(v) for k, v in model.prior.items()}
 
 
-def _sensors(tensors: Tensors, path: Path) -> SensorTables:
+def _sensors(tensors: Tensors, sensors: int, path: Path) -> SensorTables:
     if not {"names", "name_ends"} <= set(tensors):
         raise BundleError(f"{path}: has no names")
-    blob, ends = tensors["names"].tobytes(), tensors["name_ends"].tolist()
+    blob, ends = tensors["names"].tobytes(), tensors["name_ends"]
+    edges = [0, *ends.ravel().tolist()]
+    if ends.dtype != np.int64 or sorted(edges) != edges or edges[-1] != len(blob) or len(edges) != sensors + 1:
+        raise BundleError(f"{path}: its names are not those of the manifest's {sensors} sensors")
     try:
-        names = tuple(blob[a:b].decode() for a, b in zip([0, *ends], ends, strict=False))
+        names = tuple(blob[a:b].decode() for a, b in pairwise(edges))
     except UnicodeDecodeError as error:
         raise BundleError(f"{path}: a sensor's name is not UTF-8") from error
     if list(names) != sorted(set(names)):
@@ -256,19 +279,35 @@ def _check_tables(model: Model, path: Path) -> None:
         raise BundleError(f"{path}: holds tables {sorted(model.sensors.arrays)}, expected {sorted(expected)}")
     for prefix, tables, leading in (("sensor", model.sensors.arrays, (sensors,)), ("prior", model.prior, ())):
         for name, table in tables.items():
-            if name not in expected:
+            if name not in expected or (name == "scale" and prefix == "prior"):  # its first readings give it one
                 raise BundleError(f"{path}: {prefix}.{name} is no field of a sensor")
             shape, dtype = expected[name]
             if table.shape != (*leading, *shape) or table.dtype != dtype:
                 raise BundleError(f"{path}: {prefix}.{name} is {table.dtype}{table.shape}, expected {dtype}{shape}")
-    networks = model.sensors.arrays["count"][:, Count.NETWORK] if sensors else np.zeros(1, np.int32)
-    if not 0 <= networks.min() <= networks.max() < model.network.networks:
-        raise BundleError(f"{path}: a sensor asks for a network that is not there")
-    for name in ("scale", "level", "lane"):
-        if name in model.sensors.arrays and not np.isfinite(model.sensors.arrays[name].astype(np.float64)).all():
-            raise BundleError(f"{path}: sensor.{name} holds a number that is not finite")
-    if "scale" in model.sensors.arrays and not (model.sensors.arrays["scale"][..., 1].astype(np.float64) > 0).all():
-        raise BundleError(f"{path}: a scale is not positive")
+    _check_numbers("sensor", model.sensors.arrays, model.network.networks, path)
+    _check_numbers("prior", model.prior, model.network.networks, path)
+
+
+def _check_numbers(prefix: str, tables: Mapping[str, npt.NDArray[Any]], networks: int, path: Path) -> None:
+    """What the detector divides by, takes the exponential of, or indexes with."""
+    for name, column, low, high in (
+        ("clock", Clock.GAP_LIMIT, 0, 2**60),
+        ("count", Count.NETWORK, 0, networks - 1),
+        ("count", Count.FITTED, 0, 1 if prefix == "sensor" else 0),
+        ("count", Count.LEARNED, 0, 2**30),
+        ("level", Level.USUAL, -1e3, 1e3),
+        ("level", Level.EXCESS, 1e-3, 1e3),
+        ("scale", 0, -LARGEST_RAW, LARGEST_RAW),
+        ("scale", 1, SMALLEST_SCALE, LARGEST_RAW),
+        ("lane", Lane.LOG_ERROR, -50, 50),
+        ("lane", Lane.LOW, -1e9, 1e9),
+        ("lane", Lane.HIGH, -1e9, 1e9),
+    ):
+        found = tables[name][..., column] if name in tables else np.full(1, low)
+        if not ((found >= low) & (found <= high)).all():  # also where it is not a number
+            raise BundleError(f"{path}: column {column} of {prefix}.{name} is not within {low:g} and {high:g}")
+    if np.isinf(tables.get("blocks", np.zeros(0))).any():  # NaN is a block not written yet
+        raise BundleError(f"{path}: {prefix}.blocks holds a number that is not finite")
 
 
 def _golden_forecast(network: Network, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -288,16 +327,31 @@ def _packed(**arrays: npt.NDArray[np.float32]) -> bytes:
     return file.getvalue()
 
 
+def _unpacked(content: bytes) -> Tensors:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > MOST_GOLDEN_BYTES:
+        raise ValueError(f"{unpacked} bytes unpacked, more than any golden vector has")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in ("inputs", "forecast")}
+
+
 def _check_golden(network: Network, path: Path, hashes: Mapping[str, str]) -> None:
+    content = _verified(path, hashes)
     try:
-        with np.load(io.BytesIO(_verified(path, hashes)), allow_pickle=False) as golden:
-            inputs, expected = golden["inputs"], golden["forecast"]
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        golden = _unpacked(content)
+    except Exception as error:  # zipfile and numpy raise a dozen kinds for a damaged file
         raise BundleError(f"{path}: not a golden vector: {error}") from error
-    if inputs.ndim != 3 or inputs.shape[2] != network.inputs:
+    inputs, expected = golden["inputs"], golden["forecast"]
+    fits = inputs.ndim == 3 and 0 < inputs.shape[1] <= network.window and inputs.shape[2] == network.inputs
+    if not fits or inputs.dtype != np.float32 or not np.abs(inputs).max(initial=0) <= 2 * INPUT_CLIP:
         raise BundleError(f"{path}: holds no golden vector for this network")
-    found = _golden_forecast(network, inputs.astype(np.float32))
-    if found.shape != expected.shape or not np.allclose(found, expected, atol=GOLDEN_TOLERANCE):
+    with np.errstate(all="ignore"):  # wild weights overflow here, and then do not reproduce anything
+        found = _golden_forecast(network, inputs)
+    same = (
+        found.size and found.shape == expected.shape and found.dtype == expected.dtype and np.isfinite(expected).all()
+    )
+    if not same or not np.allclose(found, expected, atol=GOLDEN_TOLERANCE):
         raise BundleError(f"{path}: the network does not reproduce its golden forecast; the bundle is damaged")
 
 

@@ -35,7 +35,7 @@ class Polled:
     """One poll: records in offset order per partition, and what changed. The runner follows `given_up` first."""
 
     records: Sequence[Record] = ()
-    positions: Mapping[int, int] = field(default_factory=dict)  # partition -> next offset, after `records`
+    positions: Mapping[int, int] = field(default_factory=dict)  # started partition -> next offset, after `records`
     ends: Mapping[int, int] = field(default_factory=dict)  # partition -> offset behind its last record, where known
     assigned: Sequence[Assigned] = ()  # silent until `Source.start`
     given_up: AbstractSet[int] = frozenset()  # still ours to commit

@@ -164,11 +164,8 @@ class Runner:
                 log.info("partition left", partition=partition, lost=partition in polled.lost)
         for assigned in polled.assigned:
             self._take_over(assigned)
-        fresh = [a.partition for a in polled.assigned if not self.partitions[a.partition].checkpoint]
-        if fresh:  # a crash before the first checkpoint would otherwise leave a committed position without its state
-            self._deliver(Outputs(), now=True)
-        for partition in fresh:
-            self._checkpoint(partition, turn)
+            if not self.partitions[assigned.partition].checkpoint:
+                self._keep(assigned.partition, turn)  # before the first commit, which a restart must find a state for
 
     def _take_over(self, assigned: Assigned) -> None:
         """Restore what fits, and start where the restored state ends: before the committed offset, as a rule."""
@@ -190,6 +187,7 @@ class Runner:
             "partition assigned", partition=partition, offset=progress.position,
             replay=progress.replay_until - progress.position, checkpoint=name or None,
         )  # fmt: skip
+        self._restored_if_read(partition, progress)
 
     # -- 3. step
 
@@ -210,10 +208,11 @@ class Runner:
             progress.watermark = max([progress.watermark, *latest])
             progress.position = polled.positions.get(partition, progress.position)
             progress.end = polled.ends.get(partition, progress.end)
-            if progress.restoring and progress.position >= progress.replay_until:
-                self._restored(partition, progress)
+            self._restored_if_read(partition, progress)
 
-    def _restored(self, partition: int, progress: Progress) -> None:
+    def _restored_if_read(self, partition: int, progress: Progress) -> None:
+        if not progress.restoring or progress.position < progress.replay_until:
+            return
         if progress.tick:
             self._groups.tick(partition, progress.tick)  # the gaps that only a tick had noticed; told before
         progress.restoring = False
@@ -287,9 +286,12 @@ class Runner:
 
     def _checkpoint(self, partition: int, turn: Turn | None = None) -> None:
         """Keep the state, if it is that of the committed position: any other would lose or repeat outputs."""
+        progress = self.partitions[partition]
+        if not progress.restoring and progress.done == progress.committed:
+            self._keep(partition, turn)
+
+    def _keep(self, partition: int, turn: Turn | None) -> None:
         progress, began = self.partitions[partition], self._clock.monotonic()
-        if progress.restoring or progress.done != progress.committed:
-            return
         progress.checkpoint_due = began + self._pace.checkpoint_seconds
         name = self._recovery.keep(partition, progress.done, progress.watermark)
         if name is None:

@@ -72,7 +72,7 @@ class Web:
 
     def __init__(self, app: Starlette, settings: HttpSettings) -> None:
         """Take the address at once: WebError here is better than a service that nobody can watch."""
-        self._socket = _listen(settings)
+        self._socket = listen(settings)
         self.host, self.port = self._socket.getsockname()[:2]
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
@@ -92,12 +92,14 @@ class Web:
         self._socket.close()
 
 
-def _listen(settings: HttpSettings) -> socket.socket:
+def listen(settings: HttpSettings) -> socket.socket:
+    """A socket on the address of the settings; WebError where that is taken or not ours."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))
+        listening.listen()
     except OSError as error:
         listening.close()
         raise WebError(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pipeline.core.alerts import ModelRef
+from pipeline.core.detector import Detector
 from pipeline.core.model import Array, Cell, Layer, Mode, Model, Network, SensorTables
 from pipeline.core.readings import SECOND, FloatArray, ReadingBatch
+from pipeline.core.table import Columns, learned
 
 INTERVAL = 60 * SECOND
 START = 1_700_000_000 * SECOND
@@ -81,3 +85,16 @@ def stream(values: FloatArray, *, partitions: int = 1, dropped: float = 0.0, see
 
 def _weights(rng: np.random.Generator, *shape: int) -> Array:
     return (rng.standard_normal(shape) * 0.3).astype(np.float32)
+
+
+def learnt(model: Model, batch: ReadingBatch) -> Model:
+    """`model` with the tables that its detector has after this stream of partition 0, and a prior for other sensors."""
+    detector = Detector(model)
+    detector.step(batch)
+    rows = detector.snapshot(0)
+    fields = detector.table.fields
+    tables = learned(Columns(**{name: rows[name] for name in fields}), fields)
+    prior = {name: table[0].copy() for name, table in learned(detector.table.blank(1), fields).items()}
+    prior |= {name: tables[name][0].copy() for name in ("level", "tail")}
+    del prior["scale"]
+    return replace(model, sensors=SensorTables([n.decode() for n in rows["names"].tolist()], tables), prior=prior)

@@ -31,17 +31,18 @@ def evaluate_baselines(train: Sequences, validation: Sequences, horizons: Sequen
     """Error of each baseline on the validation rows, fitted to the same sensor's training rows."""
     lags, name = (AR_LAGS, "AR ridge") if train.channels == 1 else (VAR_LAGS, "VAR ridge")
     return {
-        "last value": _mean_squares(_last_value(validation, horizons), len(horizons)),
-        name: _mean_squares(_ridge(train, validation, horizons, lags), len(horizons)),
+        "last value": mean_squares(_last_value(validation, horizons), len(horizons)),
+        name: mean_squares(_ridge(train, validation, horizons, lags), len(horizons)),
     }
 
 
 def forecast_error(network: Network, validation: Sequences, which: npt.NDArray[np.int32]) -> Errors:
     """Error of the network on the same rows, as it will be served; `which` of its M serves each sensor, (sensors,)."""
-    return _mean_squares(served(network, validation, which), len(network.horizons))
+    return mean_squares(served(network, validation, which), len(network.horizons))
 
 
-def _mean_squares(trials: Iterable[Trial], horizons: int) -> Errors:
+def mean_squares(trials: Iterable[Trial], horizons: int) -> Errors:
+    """Over the rows that are known and the targets, for each horizon."""
     total, count = np.zeros(horizons), np.zeros(horizons)
     for forecast, steps, known in trials:
         missed = np.square(forecast - steps, dtype=np.float64).mean(axis=2)  # (T, horizons)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from sklearn.preprocessing import RobustScaler, StandardScaler
 
 from pipeline.adapters.files import DataError, Series
-from pipeline.core.quality import gap_limit
+from pipeline.core.model import Model
+from pipeline.core.quality import USUAL_SILENCE, gap_limit
 from pipeline.core.readings import DAY, SECOND, BoolArray, FloatArray, IntArray
 from pipeline.core.scaling import Statistics
 
 FEWEST_ROWS = 60  # a sensor with fewer is served by its group's network, but neither fits nor calibrates it
 HELD_OUT = 0.3  # share of a history, its end: never fitted, so that calibration sees errors as live ones will be
 UNITS = {"d": DAY, "h": 3600 * SECOND, "min": 60 * SECOND, "s": SECOND, "ms": SECOND // 1000, "us": 1}
+
+Spans = IntArray  # (spans, 2): first and last time of each, µs UTC
+NO_SPANS: Spans = np.empty((0, 2), np.int64)
+NOTHING_MASKED: Mapping[str, Spans] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,20 +89,29 @@ def training_part(series: Sequence[Series], fraction: float = 1.0, max_rows: int
     return [s.first(min(int(fraction * len(s)), most)) for s in series]
 
 
-def prepare(series: Sequence[Series]) -> Dataset:
-    """Sort sensors into groups by channels and interval; DataError where none has enough readings to learn from."""
+def prepare(
+    series: Sequence[Series], masked: Mapping[str, Spans] = NOTHING_MASKED, taken: Collection[str] = ()
+) -> Dataset:
+    """Sort sensors into groups by channels and interval; DataError where none has enough readings to learn from.
+
+    Readings in the spans `masked` of their sensor are left out. No group gets one of the names `taken`.
+    """
     like: dict[tuple[frozenset[str], int], list[Series]] = defaultdict(list)
     brief: list[Series] = []
+    left_out: list[str] = []
     for one in sorted(map(in_time, series), key=lambda s: s.sensor):
         interval = sampling_interval(one.times)
-        if interval is None:
+        if not len(_left(one, masked)):
+            why = f"all of its {len(one)} readings are masked" if len(one) else "no reading of it has a value"
+            left_out.append(f"{one.sensor}: {why}; not trained")
+        elif interval is None:
             brief.append(one)
         else:
             like[frozenset(one.channels), interval].append(one)
-    left_out = [_join_largest(one, like) for one in brief]
+    left_out += [_join_largest(one, like) for one in brief]
     groups: list[Group] = []
     for (_, interval), members in sorted(like.items(), key=lambda item: (-len(item[1]), item[1][0].sensor)):
-        group = _group(members, interval, {g.name for g in groups})
+        group = _group(members, interval, {g.name for g in groups} | set(taken), masked)
         if group is not None:
             groups.append(group)
         else:
@@ -118,6 +132,36 @@ def in_time(series: Series) -> Series:
     latest = np.maximum.accumulate(np.r_[np.iinfo(np.int64).min, series.times])[:-1]
     kept = (series.times > latest) & ~np.isnan(series.values).all(axis=1)
     return Series(series.sensor, series.times[kept], series.channels, series.values[kept], series.zone)
+
+
+def regroup(series: Sequence[Series], like: Model, masked: Mapping[str, Spans] = NOTHING_MASKED) -> Group | None:
+    """The sensors of a group that is served already, as its next version reads them; None where none is long enough.
+
+    Name, channels, targets and interval stay, whatever the readings are like by now: only so can a running service
+    take the version up. A sensor with too few readings is left out if `like` knows it: it knew more of it.
+    """
+    known = set(like.sensors.names)
+    members = [s for s in sorted(map(in_time, series), key=lambda s: s.sensor) if len(_left(s, masked))]
+    read = [history(s, like.channels, like.interval, masked.get(s.sensor, NO_SPANS)) for s in members]
+    histories = tuple(h for h in read if h.enough or h.sensor not in known)
+    if not any(h.enough for h in histories):
+        return None
+    notes = _notes((), like.channels, like.targets, histories)
+    if absent := sorted(known - {h.sensor for h in histories}):
+        kept = f"fewer than {FEWEST_ROWS} readings, so kept as version {like.ref.version} knows them"
+        notes.append(f"{kept}: {_some(absent, 'sensor')}")
+    if unread := sorted({c for s in members for c in s.channels} - set(like.channels)):
+        notes.append(f"not read by this group, neither here nor live: {_some(unread, 'channel')}")
+    return Group(like.group, like.channels, like.targets, like.interval, histories, tuple(notes))
+
+
+def unmasked(times: IntArray, spans: Spans) -> BoolArray:
+    """Which of the rising `times` lie in none of the spans, (n,)."""
+    left = np.ones(len(times), np.bool_)
+    stops = np.searchsorted(times, spans[:, 1], side="right")
+    for first, stop in zip(np.searchsorted(times, spans[:, 0]).tolist(), stops.tolist(), strict=True):
+        left[first:stop] = False
+    return left
 
 
 def sampling_interval(times: IntArray) -> int | None:
@@ -162,23 +206,34 @@ def target_channels(channels: Sequence[str], series: Sequence[Series]) -> tuple[
     return tuple(c for i, c in enumerate(channels) if i not in commands) or tuple(channels)
 
 
-def history(series: Series, channels: Sequence[str], interval: int) -> History:
-    """The readings of one sensor, cut at gaps, missing values filled with the channel's last (at first its median)."""
-    values = series.columns(channels)
+def history(series: Series, channels: Sequence[str], interval: int, masked: Spans = NO_SPANS) -> History:
+    """The readings of one sensor, cut at gaps, missing values filled with the channel's last (at first its median).
+
+    What is masked is not there, and cut at as a gap is; the sensor was not silent then, so the limit of a gap stays.
+    """
+    kept = np.flatnonzero(unmasked(series.times, masked))
+    times, values = series.times[kept], series.columns(channels)[kept]
     missing = np.isnan(values)
     last = np.maximum.accumulate(np.where(missing, -1, np.arange(len(values))[:, None]), axis=0)
     usual = np.where(missing.all(axis=0), 0.0, _median(values))
     filled = np.where(last < 0, usual, np.take_along_axis(values, np.maximum(last, 0), axis=0))
     limit = gap_limit(series.times, interval)
-    starts = np.r_[0, np.flatnonzero(np.diff(series.times) > limit) + 1]
-    held_out = len(series) - int(HELD_OUT * len(series))
-    return History(series.sensor, series.times, filled, missing, starts, held_out, limit)
+    tolerated = np.where(np.diff(kept) > 1, min(limit, USUAL_SILENCE * interval), limit)
+    starts = np.r_[0, np.flatnonzero(np.diff(times) > tolerated) + 1]
+    held_out = len(times) - int(HELD_OUT * len(times))
+    return History(series.sensor, times, filled, missing, starts, held_out, limit)
 
 
 def _median(values: FloatArray) -> FloatArray:
     known = np.where(np.isnan(values).all(axis=0), 0.0, values)
     median: FloatArray = np.nanmedian(known, axis=0)
     return median
+
+
+def _left(series: Series, masked: Mapping[str, Spans]) -> Series:
+    """The series without what is masked."""
+    kept = unmasked(series.times, masked.get(series.sensor, NO_SPANS))
+    return replace(series, times=series.times[kept], values=series.values[kept])
 
 
 def _join_largest(one: Series, like: dict[tuple[frozenset[str], int], list[Series]]) -> str:
@@ -190,16 +245,18 @@ def _join_largest(one: Series, like: dict[tuple[frozenset[str], int], list[Serie
     return ""
 
 
-def _group(members: Sequence[Series], interval: int, taken: set[str]) -> Group | None:
+def _group(
+    members: Sequence[Series], interval: int, taken: Collection[str], masked: Mapping[str, Spans]
+) -> Group | None:
     """None where no member has enough readings."""
-    channels = members[0].channels
-    seen = ~np.isnan(np.concatenate([s.columns(channels) for s in members])).all(axis=0)
+    channels, left = members[0].channels, [_left(s, masked) for s in members]
+    seen = ~np.isnan(np.concatenate([s.columns(channels) for s in left])).all(axis=0)
     silent = [c for c, known in zip(channels, seen, strict=True) if not known]
     channels = tuple(c for c in channels if c not in silent)
-    histories = tuple(history(s, channels, interval) for s in members)
+    histories = tuple(history(s, channels, interval, masked.get(s.sensor, NO_SPANS)) for s in members)
     if not any(h.enough for h in histories):
         return None
-    targets = target_channels(channels, members)
+    targets = target_channels(channels, left)
     stem = re.sub(r"\W+", "-", targets[0]).strip("-") or "channel"
     name = f"{stem}+{len(channels) - 1}" if len(channels) > 1 else stem
     name = f"{name}-{interval_name(interval)}"

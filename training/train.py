@@ -18,6 +18,7 @@ from pipeline.adapters.files import Series
 from pipeline.core import scaling
 from pipeline.core.alerts import ModelRef
 from pipeline.core.model import Array, Model, Network, SensorTables
+from pipeline.core.table import Count
 from training import keras_model
 from training.baselines import evaluate_baselines, forecast_error
 from training.calibrate import Sensor, calibrate
@@ -89,15 +90,25 @@ def train(
     dataset = prepare(training_part(series, settings.fraction, settings.max_rows))
     watched = progress or Silence()
     told = {**(about or {}), "left_out": list(dataset.left_out)}
-    return [_train_group(group, root, settings, watched, told) for group in dataset.groups]
+    trained = [train_group(group, root, settings, watched, told) for group in dataset.groups]
+    return [replace(trained[0], notes=(*trained[0].notes, *dataset.left_out)), *trained[1:]]
 
 
-def _train_group(
-    group: Group, root: Path, settings: TrainSettings, progress: Progress, about: Mapping[str, Any]
+def train_group(
+    group: Group,
+    root: Path,
+    settings: TrainSettings,
+    progress: Progress,
+    about: Mapping[str, Any],
+    before: Model | None = None,
 ) -> Trained:
+    """Train one group and write its next version; sensors that it lacks stay as the version `before` knows them.
+
+    `about` goes into the manifest and the report: `left_out`, and where something was masked `masked_spans`.
+    """
     scales = {h.sensor: scaling.location_and_scale(sensor_statistics(h)) for h in group.histories}
     long = [h for h in group.histories if h.enough]
-    learn, held = (_sequences(group, long, scales, part) for part in ("fit", "held out"))
+    learn, held = (sequences(group, long, scales, part) for part in ("fit", "held out"))
     fitted, weights = _fit(group, learn, held, settings, progress)
     own = {h.sensor: i + 1 for i, h in enumerate(long)} if weights == "own" else {}
     which = np.array([own.get(h.sensor, 0) for h in long], np.int32)
@@ -117,6 +128,8 @@ def _train_group(
     sensors = [Sensor(h, scales[h.sensor], own.get(h.sensor, 0)) for h in group.histories]
     progress.stage(group.name, "calibrating", max(len(h) for h in group.histories))
     model, scores = calibrate(model, sensors, progress.advance)
+    if before is not None:
+        model = replace(model, sensors=_with_absent(model.sensors, before.sensors))
     told = {
         **about,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -136,7 +149,7 @@ def _train_group(
     return Trained(bundle.load(folder), folder, weights, errors, group.notes)
 
 
-def _sequences(group: Group, histories: Sequence[History], scales: Mapping[str, np.ndarray], part: str) -> Sequences:
+def sequences(group: Group, histories: Sequence[History], scales: Mapping[str, np.ndarray], part: str) -> Sequences:
     """The fit part or the held-out part of each history, scaled, in stretches without a gap."""
     targets = np.array([group.channels.index(t) for t in group.targets], np.intp)
     rows = []
@@ -176,6 +189,18 @@ def _fit(
         if error[0].sum() >= error[1].sum():
             return shared, "shared"
     return replace(own, network=stack([shared.network, own.network])), "own"
+
+
+def _with_absent(new: SensorTables, old: SensorTables) -> SensorTables:
+    """The sensors of both, an old one only where there is no new one; it is forecast by the shared network."""
+    absent = sorted(set(old.names) - set(new.names))
+    places = {name: row for row, name in enumerate(old.names)}
+    rows = np.array([places[name] for name in absent], np.intp)
+    names = [*new.names, *absent]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    joined = {field: np.concatenate([array, old.arrays[field][rows]]) for field, array in new.arrays.items()}
+    joined["count"][len(new.names) :, Count.NETWORK] = 0
+    return SensorTables(tuple(names[i] for i in order), {field: array[order] for field, array in joined.items()})
 
 
 def _golden(network: Network) -> Array:

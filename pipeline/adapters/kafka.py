@@ -113,7 +113,7 @@ class KafkaSource:
         self._rebalances.consumer = self.consumer
         self.consumer.subscribe([self._topic], listener=self._rebalances)
         self._coming: set[TopicPartition] = set()
-        self._owned: set[TopicPartition] = set()
+        self._started: set[TopicPartition] = set()
 
     def poll(self, timeout_seconds: float) -> Polled:
         """What has arrived, and what the group has decided meanwhile."""
@@ -127,8 +127,8 @@ class KafkaSource:
         given_up, lost = self._follow()
         # What is given up is committed only after this poll; whoever takes it, even we, has to see that commit.
         assigned = [] if given_up or lost else list(self._resolve())
-        positions = {tp.partition: self.consumer.position(tp, timeout_ms=0) for tp in self._owned - self._coming}
-        ends = {tp.partition: self.consumer.highwater(tp) for tp in self._owned - self._coming}
+        positions = {tp.partition: self.consumer.position(tp, timeout_ms=0) for tp in self._started}
+        ends = {tp.partition: self.consumer.highwater(tp) for tp in self._started}
         return Polled(
             [record for records in polled.values() for record in map(_record, records)],
             {partition: offset for partition, offset in positions.items() if offset is not None},
@@ -145,6 +145,7 @@ class KafkaSource:
         tp = TopicPartition(self._topic, partition)
         self.consumer.seek(tp, offset)
         self.consumer.resume(tp)
+        self._started.add(tp)
 
     def at_end(self, partitions: AbstractSet[int]) -> set[int]:
         """Ask for the ends now: the last fetch may be old, and a leader that is away would pass for a quiet one."""
@@ -172,11 +173,10 @@ class KafkaSource:
             what, tps = self._rebalances.noted.popleft()
             if what == "assigned":
                 self._coming |= set(tps)
-                self._owned |= set(tps)
             else:
                 gone[what] |= set(tps) - self._coming
                 self._coming -= set(tps)
-                self._owned -= set(tps)
+                self._started -= set(tps)
         return {tp.partition for tp in gone["given up"]}, {tp.partition for tp in gone["lost"]}
 
     def _resolve(self) -> Iterator[Assigned]:

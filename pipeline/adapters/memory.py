@@ -87,8 +87,10 @@ class MemorySource:
         assigned = [self._assign(partition) for partition in sorted(coming)]
         self._coming -= coming
         records = self._read()
-        ends = {partition: self.broker.end(partition) for partition in self._positions}
-        return Polled(records, dict(self._positions), ends, assigned, going, lost)
+        started = self._positions.keys() - self._paused
+        positions = {partition: self._positions[partition] for partition in started}
+        ends = {partition: self.broker.end(partition) for partition in started}
+        return Polled(records, positions, ends, assigned, going, lost)
 
     def start(self, partition: int, offset: int) -> None:
         """Let the records flow from `offset` on."""
