@@ -56,7 +56,7 @@ class App:
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or `stop`: finish the turn, commit, checkpoint, leave the group.
 
-        SIGHUP takes up the serving models. A drain that a dead broker blocks ends the process with status 1.
+        SIGHUP takes up the serving models. A drain that a dead broker blocks or cuts short ends with status 1.
         """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -117,12 +117,15 @@ class App:
                     self._reload.clear()
                     runner.take_up_models()
                 self._report(runner, runner.turn())
-            runner.drain()
+            drained = runner.drain()
         except BaseException:
             log.exception("service failed", effect="nothing more is committed; a restart goes on from the last commit")
             runner.abandon()
             raise
         self._watchdog.cancel()
+        if not drained:
+            log.error("drain incomplete", effect="what was not committed is read again by the next member")
+            raise SystemExit(1)
 
     def _report(self, runner: Runner, turn: Turn) -> None:
         self.telemetry.turned(turn, runner.partitions)

@@ -66,6 +66,7 @@ class Progress:
     watermark: int = 0  # µs, largest event time admitted; 0: none yet
     arrived: float = 0.0  # monotonic s, when the last record came
     end: int | None = None  # offset behind the last record, where known
+    end_at_tick: int | None = None  # the same, a tick ago
     restoring: bool = True
     checkpoint: str = ""  # the newest, by name
     checkpoint_due: float = 0.0  # monotonic s
@@ -107,7 +108,7 @@ class Runner:
         self.partitions: dict[int, Progress] = {}
         self._groups, self._source, self._sink, self._recovery = groups, source, sink, recovery
         self._pace, self._models, self._clock = pace, models, clock or Clock()
-        self._commit_due = self._tick_due = 0.0
+        self._commit_due = self._tick_due = self._ticked = 0.0
         self._reload = False
 
     def turn(self) -> Turn:
@@ -135,13 +136,14 @@ class Runner:
         """Ask for the serving versions to be read again before the next turn; safe in a signal's handler."""
         self._reload = True
 
-    def drain(self) -> None:
-        """Commit, checkpoint, leave the group. Blocks for as long as the broker does."""
+    def drain(self) -> bool:
+        """Commit, checkpoint, leave the group; whether everything was committed. Blocks while outputs are in flight."""
         self._deliver(Outputs(), now=True)
         for partition in sorted(self.partitions):
             self._checkpoint(partition)
         self._sink.close()
         self._source.close()
+        return all(progress.restoring or progress.done == progress.committed for progress in self.partitions.values())
 
     def abandon(self) -> None:
         """Leave the group as it is, so that another member goes on from the last commit."""
@@ -221,19 +223,29 @@ class Runner:
     # -- 4. tick
 
     def _tick(self) -> list[Alert]:
-        """Event time goes on where nothing arrives: by the wall time since the last record, and only at the end."""
+        """Once a second, tell each partition that has been read to its end how late it is.
+
+        Where records flow, the end is the one seen a tick ago, for there is always one more on its way, and it is as
+        late as its readings say. Where none came since, the broker is asked whether that is all, and event time goes on
+        by the wall time since the last.
+        """
         now = self._clock.monotonic()
         if now < self._tick_due:
             return []
-        self._tick_due = now + TICK_SECONDS
-        read = {
-            p for p, progress in self.partitions.items()
-            if progress.watermark and not progress.restoring and progress.position == progress.end
-        }  # fmt: skip
+        flowing, quiet = set(), set()
+        for partition, progress in self.partitions.items():
+            if progress.watermark and not progress.restoring:
+                if progress.arrived > self._ticked:
+                    flowing |= {partition} if progress.position >= (progress.end_at_tick or 0) else set()
+                elif progress.position == progress.end:
+                    quiet.add(partition)
+            progress.end_at_tick = progress.end
+        self._ticked, self._tick_due = now, now + TICK_SECONDS
         told = []
-        for partition in sorted(self._source.at_end(read)) if read else ():
+        for partition in sorted(flowing | (self._source.at_end(quiet) if quiet else set())):
             progress = self.partitions[partition]
-            at = progress.watermark + round((now - progress.arrived) * SECOND)
+            silence = 0.0 if partition in flowing else now - progress.arrived
+            at = progress.watermark + round(silence * SECOND)
             if alerts := self._groups.tick(partition, at):
                 progress.tick = at
                 told += alerts

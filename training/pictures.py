@@ -120,7 +120,7 @@ def error_bars(errors: Mapping[str, Mapping[int, float]]) -> str:
         bars = axes.bar(place, heights, width * 0.92, color=LINES[i % len(LINES)], label=name)
         axes.bar_label(bars, fmt="%.3g", fontsize=8, color=INK, padding=1)
     axes.set_xticks(range(len(horizons)), [f"{steps} step{'s' * (steps > 1)} ahead" for steps in horizons])
-    axes.set_ylabel("mean absolute error")
+    axes.set_ylabel("mean squared error")
     axes.margins(y=0.15)
     _legend(axes)
     return svg(figure, "Forecast error against the baselines")

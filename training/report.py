@@ -133,7 +133,10 @@ def _forecasters(errors: Mapping[str, Mapping[int, float]]) -> list[str]:
     rows = [(name, *(by_steps.get(steps) for steps in horizons)) for name, by_steps in errors.items()]
     return [
         heading("Against the baselines"),
-        paragraph("Mean absolute error on held-out rows, in robust deviations of each channel. Lower is better."),
+        paragraph(
+            "Mean squared error of the forecast change on held-out rows, in asinh of robust deviations; lower is "
+            "better. The same rows chose which update of the network was kept, which flatters it a little."
+        ),
         table(("forecaster", *(f"{_count(steps, 'step')} ahead" for steps in horizons)), rows),
         pictures.error_bars(errors),
     ]

@@ -31,6 +31,7 @@ from pipeline.ports import Assigned, Outputs, Polled, Position
 from pipeline.settings_schema import KafkaSettings
 
 ANSWER_SECONDS = 5.0  # for one request, while assignments are resolved
+COMMIT_SECONDS = 2.0  # what could not be committed is due again, so there is no point in waiting long
 BEAT_SECONDS = 1.0  # how often a wait for the broker reports that it still waits
 FOREVER_MS = 2**31 - 1  # a delivery ends when the broker has it; the process is killed before this runs out
 LINGER_MS = 5
@@ -303,7 +304,7 @@ class KafkaSink:
             for partition, at in done.items()
         }
         try:
-            self._consumer.commit(offsets, timeout_ms=round(ANSWER_SECONDS * 1000))
+            self._consumer.commit(offsets, timeout_ms=round(COMMIT_SECONDS * 1000))
         except (*NOT_NOW, KafkaTimeoutError) as why:
             log.warning("offsets not committed", why=type(why).__name__, effect="they are due again")
             return False

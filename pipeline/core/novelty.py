@@ -15,6 +15,7 @@ MEMORY_DELAY = 32  # readings
 SILENT_UNTIL = 192  # values; before, everything is new and nothing is news
 BIN_WIDTH = 0.05  # of asinh(x)
 LEADER_RADIUS = 2  # steps of BIN_WIDTH
+EMPTY = np.uint8(255)  # the coordinates of a prototype that is not there
 BIT_INDEX = np.arange(NOVELTY_BINS, dtype=np.int32)
 
 
@@ -44,7 +45,7 @@ def distance_to_known(known: npt.NDArray[np.uint32], lanes: npt.NDArray[np.intp]
 
 
 def quantised(context: Array) -> npt.NDArray[np.uint8]:
-    """Contexts (4, n) of asinh values as bytes (n, 4), one step a BIN_WIDTH; 255 marks an empty prototype."""
+    """Contexts (4, n) of asinh values as bytes (n, 4), one step a BIN_WIDTH, 0 to 250."""
     steps = np.rint(context * np.float32(1 / BIN_WIDTH)) + np.float32(125)
     return np.ascontiguousarray(np.clip(steps, 0, 250).astype(np.uint8).T)
 
@@ -52,9 +53,10 @@ def quantised(context: Array) -> npt.NDArray[np.uint8]:
 def nearest_prototype(
     prototypes: npt.NDArray[np.uint8], contexts: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
-    """Chebyshev distance in steps and index of the nearest of (n, 4, prototypes) to each context (n, 4)."""
+    """Chebyshev distance in steps and index of the nearest of (n, 4, prototypes) to each context (n, 4); 255: none."""
     c = contexts[:, :, None]
     apart = (np.maximum(prototypes, c) - np.minimum(prototypes, c)).max(axis=1)
+    apart |= -(prototypes[:, 0] == EMPTY).view(np.uint8)  # an empty place is near nothing, not even the largest values
     nearest = apart.argmin(axis=1)
     return apart[np.arange(len(apart)), nearest], nearest
 
@@ -71,7 +73,7 @@ def remember_contexts(
     leaders = apart > LEADER_RADIUS
     lanes, contexts, now = lanes[leaders], contexts[leaders], now[leaders]
     if len(lanes):
-        empty = prototypes[lanes, 0] == 255
+        empty = prototypes[lanes, 0] == EMPTY
         age = np.where(empty, np.uint16(0xFFFF), now[:, None] - hits[lanes])
         oldest = age.argmax(axis=1)
         prototypes[lanes, :, oldest] = contexts

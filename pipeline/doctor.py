@@ -1,0 +1,145 @@
+"""What would keep the service from running, each with what to do: `foreshock doctor`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from pipeline import bundle
+from pipeline.adapters.columns import DataError
+from pipeline.adapters.kafka_admin import Survey, TopicState, survey
+from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
+from pipeline.adapters.sensors import read_sensors_csv
+from pipeline.core.table import row_bytes
+from pipeline.settings_schema import Settings
+from pipeline.web import WebError, listen
+
+SKEW_SECONDS = 5.0  # records that are further ahead of this machine's clock than this were stamped by a wrong one
+FREE_BYTES = 1 * 2**30  # wanted on the disk of the checkpoints, beside what two checkpoints of every known sensor take
+DAY_MS = 86_400_000
+
+
+class Check(NamedTuple):
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""  # what to do where it is not ok
+
+
+def checks(settings: Settings, look: Callable[..., Survey] = survey) -> list[Check]:
+    """Look at everything; what cannot be looked at is a failed check, not an error."""
+    about_models, state_bytes = _models(settings)
+    found = [*_kafka(settings, look), *about_models, *_sensors(settings)]
+    return [*found, _checkpoints(settings, state_bytes), _http(settings)]
+
+
+def _kafka(settings: Settings, look: Callable[..., Survey]) -> Iterator[Check]:
+    kafka = settings.kafka
+    uses = {kafka.topics.readings: "READ", kafka.topics.alerts: "WRITE", kafka.topics.dead_letter: "WRITE"}
+    if kafka.topics.scores is not None:
+        uses[kafka.topics.scores] = "WRITE"
+    try:
+        seen = look(kafka, uses)
+    except (KafkaAwayError, KafkaSetupError, OSError) as error:
+        remedy = "start the broker, or correct kafka.bootstrap_servers and the security settings beside it"
+        yield Check("broker", False, str(error), remedy)
+        return
+    yield Check("broker", True, f"{kafka.bootstrap_servers}, {seen.brokers} in the cluster")
+    for topic, operation in uses.items():
+        yield _topic(topic, operation, seen)
+    yield _clock(seen)
+
+
+def _topic(topic: str, operation: str, seen: Survey) -> Check:
+    name, state = f"topic {topic}", seen.topics.get(topic)
+    if state is None:
+        command = f"kafka-topics.sh --bootstrap-server ... --create --topic {topic} --partitions 6"
+        return Check(name, False, "does not exist, or may not be seen", command)
+    detail = ", ".join(
+        [f"{state.partitions} partitions", f"{state.replicas} replicas"]
+        + [f"{key} {state.config[key]}" for key in ("cleanup.policy", "retention.ms") if key in state.config]
+    )
+    if state.operations is not None and operation not in state.operations:
+        return Check(name, False, f"{detail}; {operation} is not allowed", f"grant {operation} on {topic} to this user")
+    return Check(name, *_kept(detail, state))
+
+
+def _kept(detail: str, state: TopicState) -> tuple[bool, str, str]:
+    if "compact" in state.config.get("cleanup.policy", ""):
+        return False, detail, "set cleanup.policy=delete: compaction drops all but the last message of a sensor"
+    retention = int(state.config.get("retention.ms", -1))
+    if 0 <= retention < DAY_MS:
+        return False, detail, "raise retention.ms to a day or more: what an outage outlasts is lost"
+    return True, detail, ""
+
+
+def _clock(seen: Survey) -> Check:
+    if seen.newest is None:
+        return Check("clock", True, "no record yet to compare this machine's clock with")
+    ahead = seen.newest - time.time()
+    detail = f"the newest reading was stamped {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'before'} this clock"
+    return Check("clock", ahead <= SKEW_SECONDS, detail, "set this machine's and the broker's clock by NTP")
+
+
+def _models(settings: Settings) -> tuple[list[Check], int]:
+    """The bundles, and the bytes of state that the sensors they know will take."""
+    root = settings.model.dir
+    try:
+        models = bundle.load_all(root)
+    except bundle.BundleError as error:
+        remedy = f"train or copy a bundle, then point {root}/GROUP/serving at it"
+        return [Check("models", False, str(error), remedy)], 0
+    found, state_bytes = [], 0
+    for name, model in models.items():
+        known, size = len(model.sensors.names), row_bytes(model)
+        state_bytes += known * size
+        detail = f"version {model.ref.version}, {known} sensors known, {size} bytes of state a sensor"
+        found.append(Check(f"model {name}", True, detail))
+    for name in sorted(settings.model.groups.keys() - models.keys()):
+        detail = "model.groups names it, but there is no bundle"
+        found.append(Check(f"model {name}", False, detail, f"train it into {root}"))
+    return found, state_bytes
+
+
+def _sensors(settings: Settings) -> Iterator[Check]:
+    if settings.sensors_csv is None:
+        return
+    try:
+        rows = read_sensors_csv(settings.sensors_csv)
+    except (DataError, OSError) as error:
+        yield Check("sensors.csv", False, str(error), "correct the line, or unset sensors_csv")
+    else:
+        yield Check("sensors.csv", True, f"{settings.sensors_csv}, {len(rows)} lines")
+
+
+def _checkpoints(settings: Settings, state_bytes: int) -> Check:
+    folder = settings.checkpoints.dir
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        remedy = f"let {_user()} write to {folder}, or set checkpoints.dir"
+        return Check("checkpoints", False, f"{there}: {error.strerror}", remedy)
+    free, wanted = shutil.disk_usage(there).free, FREE_BYTES + 2 * state_bytes
+    detail = f"{folder}, {free / 2**30:.1f} GiB free, {wanted / 2**30:.1f} GiB wanted"
+    return Check("checkpoints", free >= wanted, detail, "make room, or set checkpoints.dir to a larger disk")
+
+
+def _http(settings: Settings) -> Check:
+    try:
+        listen(settings.http).close()
+    except WebError as error:
+        remedy = "end the other program, or set http.port; if it is foreshock itself, all is well"
+        return Check("http", False, str(error), remedy)
+    return Check("http", True, f"{settings.http.host}:{settings.http.port} is free")
+
+
+def _user() -> str:
+    return os.environ.get("USER") or f"user {os.getuid()}"

@@ -1,0 +1,359 @@
+"""The loop: what it promises holds for whatever broker, on the one in memory."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from pipeline.adapters.checkpoints import FolderCheckpoints
+from pipeline.adapters.memory import MemoryBroker, MemorySink, MemorySource
+from pipeline.bundle import BundleError
+from pipeline.codecs import JSON
+from pipeline.core.alerts import Alert, Kind, State
+from pipeline.core.detector import Detector
+from pipeline.core.model import Model
+from pipeline.core.readings import SECOND, Reading, Reason
+from pipeline.groups import Groups
+from pipeline.ports import Checkpoint
+from pipeline.recovery import Recovery
+from pipeline.routing import Group, Router
+from pipeline.runner import Clock, Pace, Runner
+from tests.models import INTERVAL, START, model, stream, waves
+
+DAY_LATER = START / SECOND + 86_400
+
+
+@dataclass
+class Time:
+    """A clock that stands still until it is moved."""
+
+    now: float = 0.0  # s
+
+    def clock(self) -> Clock:
+        return Clock(wall=lambda: DAY_LATER + self.now, monotonic=lambda: self.now)
+
+
+@dataclass
+class Service:
+    """A runner that can be killed and started again; the broker and the folder stay."""
+
+    broker: MemoryBroker
+    folder: Path
+    models: dict[str, Model] = field(default_factory=lambda: {"g": model()})
+    fingerprint: str = "f"
+    batch: int = 100
+    pace: Pace = field(default_factory=lambda: Pace("sensor.readings", 0.0, 1e9, 1e9))
+    time: Time = field(default_factory=Time)
+
+    def start(self) -> Runner:
+        router = Router({name: Group(m.channels) for name, m in self.models.items()})
+        groups = Groups({name: Detector(m) for name, m in self.models.items()}, router)
+        self.source, self.sink = MemorySource(self.broker, most_records=self.batch), MemorySink(self.broker)
+        self.store = FolderCheckpoints(self.folder)
+        recovery = Recovery(groups, self.store, "sensor.readings", self.fingerprint)
+        return Runner(groups, self.source, self.sink, recovery, self.pace, self.serving, self.time.clock())
+
+    def serving(self) -> Mapping[str, Model]:
+        return self.models
+
+
+def fill(broker: MemoryBroker, rows: int = 400, sensors: int = 3) -> None:
+    """A stream with alerts in it, sensors spread over the partitions."""
+    batch = stream(waves(sensors, rows), partitions=broker.partitions)
+    for i, sensor in enumerate(batch.sensors):
+        reading = Reading(sensor, int(batch.times[i]), {"c0": float(batch.values[i, 0])})
+        partition = int(batch.partitions[i])
+        broker.produce(JSON.encode(reading), key=sensor.encode(), partition=partition, timestamp=reading.time)
+
+
+def drained(runner: Runner, broker: MemoryBroker) -> None:
+    while any(runner.partitions.get(p, None) is None or runner.partitions[p].position < broker.end(p)
+              for p in range(broker.partitions)):  # fmt: skip
+        runner.turn()
+
+
+def offsets(service: Service) -> list[int]:
+    """Of the checkpoints of partition 0, newest first."""
+    names = service.store.names("sensor.readings", 0, 10**9)
+    return [service.store.load(name).position.offset for name in names]
+
+
+def told(broker: MemoryBroker) -> dict[tuple[str, int], Alert]:
+    """What was published, by identity and revision; a second copy must be the same but for its checkpoint."""
+    alerts: dict[tuple[str, int], Alert] = {}
+    for alert in broker.alerts:
+        plain = replace(alert, evidence=replace(alert.evidence, checkpoint=""))
+        assert alerts.setdefault((alert.alert_id, alert.revision), plain) == plain
+    return alerts
+
+
+@pytest.fixture
+def expected() -> dict[tuple[str, int], Alert]:
+    """The alerts of an uninterrupted run."""
+    broker = MemoryBroker(partitions=2)
+    fill(broker)
+    drained(Service(broker, Path("/nowhere")).start(), broker)
+    assert any(alert.kind is Kind.FORECAST for alert in broker.alerts), "the stream shows nothing"
+    return told(broker)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_kills_and_restarts_change_no_alert(tmp_path: Path, expected: dict[tuple[str, int], Alert], seed: int) -> None:
+    broker = MemoryBroker(partitions=2)
+    fill(broker)
+    pace = Pace("sensor.readings", checkpoint_seconds=3 + seed, catchup_after_seconds=1e9)
+    service = Service(broker, tmp_path, batch=17 + seed, pace=pace)
+    runner = service.start()
+    for turn in range(200):
+        service.time.now += 0.7
+        if turn % (5 + seed) == 4:
+            runner = service.start()  # the old one is gone, whatever it held
+        service.sink.commits = turn % 3 != seed % 3
+        runner.turn()
+    drained(runner, broker)
+    assert told(broker) == expected
+
+
+def test_without_checkpoints_a_restart_does_change_alerts(
+    tmp_path: Path, expected: dict[tuple[str, int], Alert]
+) -> None:
+    """The test above can fail."""
+    broker = MemoryBroker(partitions=2)
+    fill(broker)
+    service = Service(broker, tmp_path)
+    runner = service.start()
+    for _ in range(3):
+        service.time.now += 2
+        runner.turn()
+    shutil.rmtree(tmp_path)
+    drained(service.start(), broker)
+    assert told(broker) != expected
+
+
+def test_a_partition_moves_to_another_member_with_its_state(
+    tmp_path: Path, expected: dict[tuple[str, int], Alert]
+) -> None:
+    broker = MemoryBroker(partitions=2)
+    fill(broker)
+    ours, theirs = Service(broker, tmp_path), Service(broker, tmp_path)
+    first, second = ours.start(), theirs.start()
+    theirs.source._coming.clear()
+    for _ in range(3):
+        first.turn()
+    ours.source.give_up(1)
+    first.turn()
+    assert set(first.partitions) == {0}
+    theirs.source.take(1)
+    while first.partitions[0].position < broker.end(0) or 1 not in second.partitions:
+        first.turn()
+        second.turn()
+    while second.partitions[1].position < broker.end(1):
+        second.turn()
+    assert told(broker) == expected
+    assert second.partitions[1].checkpoint.startswith("sensor.readings/1/")
+
+
+def test_a_lost_partition_is_dropped_without_a_commit(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    fill(broker)
+    service = Service(broker, tmp_path)
+    runner = service.start()
+    runner.turn()
+    runner.turn()
+    service.sink.commits, committed = True, dict(broker.committed)
+    service.source.lose(0)
+    runner.turn()
+    assert (runner.partitions, broker.committed) == ({}, committed)
+    assert offsets(service) == [0]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"fingerprint": "another"}, "other settings"),
+        ({"models": {"g": replace(model(), ref=replace(model().ref, sha256="1" * 64))}}, "another model served g"),
+    ],
+)
+def test_a_checkpoint_of_another_model_or_other_settings_is_refused(
+    tmp_path: Path, change: dict[str, object], why: str
+) -> None:
+    broker = MemoryBroker()
+    fill(broker)
+    runner = Service(broker, tmp_path).start()
+    for _ in range(4):
+        runner.turn()
+    runner.drain()
+    with capture_logs() as logs:
+        other = replace(Service(broker, tmp_path), **change).start()  # type: ignore[arg-type]
+        other.turn()
+    refused = [line["why"] for line in logs if line["event"] == "checkpoint refused"]
+    assert len(refused) == 2
+    assert all(why in reason for reason in refused)
+    assert other.partitions[0].position == broker.committed[0].offset, "it goes on from the committed offset"
+
+
+def test_a_first_start_is_committed_before_anything_arrives(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    runner = Service(broker, tmp_path).start()
+    runner.turn()
+    assert broker.committed[0].offset == 0
+
+
+def test_positions_that_could_not_be_committed_are_due_again(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    fill(broker, rows=20)
+    service = Service(broker, tmp_path)
+    runner = service.start()
+    service.sink.commits = False
+    runner.turn()
+    runner.turn()
+    assert broker.committed == {}
+    service.sink.commits, service.time.now = True, 2.0
+    runner.turn()
+    assert broker.committed[0].offset == broker.end(0)
+
+
+def test_a_bad_message_goes_to_the_dead_letters_and_its_neighbours_are_scored(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    good = [JSON.encode(Reading("s0", START + i * INTERVAL, {"c0": 1.0})) for i in range(2)]
+    future = JSON.encode(Reading("s0", START + 10**6 * INTERVAL, {"c0": 1.0}))
+    elsewhere = JSON.encode(Reading("s0", START, {"speed": 1.0, "torque": 2.0}))
+    for value in (good[0], b"{", future, elsewhere, good[1]):
+        broker.produce(value, key=b"k", timestamp=START)
+    runner = Service(broker, tmp_path).start()
+    runner.turn()
+    turn = runner.turn()
+    assert sum(len(scored.batch) for scored in turn.stepped.scored) == 3
+    assert turn.stepped.scored[0].outcome.counts == {"warming": 2, "future": 1}
+    reasons = [(r.reason, r.offset, r.key, r.topic) for r in broker.dead_letters]
+    assert reasons == [
+        (Reason.UNREADABLE, 1, b"k", "sensor.readings"),
+        (Reason.NO_GROUP, 3, b"k", "sensor.readings"),
+        (Reason.FUTURE, 2, b"k", "sensor.readings"),
+    ]
+    assert broker.dead_letters[2].value == future
+    assert runner.partitions[0].watermark == START + INTERVAL, "the stamp from the future moved the watermark"
+
+
+def test_alerts_on_old_records_carry_mode_catchup(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    fill(broker)
+    service = Service(broker, tmp_path, pace=Pace("sensor.readings", catchup_after_seconds=70_000.0))
+    drained(service.start(), broker)
+    ages = [(alert.mode, DAY_LATER - alert.last / SECOND) for alert in broker.alerts]
+    assert {mode for mode, age in ages if age > 70_000} == {"catchup"}
+    assert {mode for mode, age in ages if age <= 70_000} == {"live"}
+    assert {alert.evidence.topic for alert in broker.alerts} == {"sensor.readings"}
+
+
+def test_silence_is_noticed_at_the_end_of_the_partition_and_only_while_the_broker_answers(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    for i in range(3):
+        broker.produce(JSON.encode(Reading("s0", START + i * INTERVAL, {"c0": 1.0})), timestamp=START + i * INTERVAL)
+    service = Service(broker, tmp_path)
+    runner = service.start()
+    drained(runner, broker)
+    broker.reachable, service.time.now = False, 30 * INTERVAL / SECOND
+    assert runner.turn().waiting_for == "the broker does not answer"
+    assert broker.alerts == []
+    broker.reachable = True
+    service.time.now += 2
+    runner.turn()
+    (gap,) = broker.alerts
+    assert (gap.kind, gap.state, gap.start, gap.mode) == (Kind.GAP, State.FIRING, START + 2 * INTERVAL, "live")
+    assert broker.committed[0].tick == gap.last, "the tick travels with the commit"
+    runner.drain()
+    broker.alerts.clear()
+    again = service.start()
+    for _ in range(3):
+        service.time.now += 2
+        again.turn()
+    assert broker.alerts == [], "a restart told the gap again"
+    assert again.open_alerts()[0].alert_id == gap.alert_id
+
+
+def test_a_full_disk_costs_a_checkpoint_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = MemoryBroker()
+    fill(broker)
+    service = Service(broker, tmp_path, pace=Pace("sensor.readings", checkpoint_seconds=1.0))
+    runner = service.start()
+    for _ in range(3):
+        service.time.now += 1
+        runner.turn()
+    kept = runner.partitions[0].checkpoint
+
+    def full(checkpoint: Checkpoint) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(service.store, "save", full)
+    with capture_logs() as logs:
+        for _ in range(3):
+            service.time.now += 1
+            runner.turn()
+    assert next(line["why"] for line in logs if line["event"] == "checkpoint failed").endswith("left on device")
+    assert runner.partitions[0].checkpoint == kept
+    assert broker.committed[0].offset > service.store.load(kept).position.offset
+
+
+def test_a_swap_has_a_place_in_the_stream_that_a_restart_knows(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    fill(broker)
+    service = Service(broker, tmp_path)
+    runner = service.start()
+    for _ in range(3):
+        runner.turn()
+    newer = replace(model(version="2"), ref=replace(model().ref, version="2", sha256="2" * 64))
+    service.models = {"g": newer}
+    runner.take_up_models()
+    runner.turn()
+    assert offsets(service) == [200, 200], "one before the swap, one behind it, and no reading between them"
+    again = service.start()
+    again.turn()
+    assert again.partitions[0].position == 200
+    drained(again, broker)
+    assert {alert.model.version for alert in broker.alerts if alert.last > START + 150 * INTERVAL} == {"2"}
+
+
+def test_a_broken_bundle_leaves_the_present_model_serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = MemoryBroker()
+    service = Service(broker, tmp_path)
+
+    def broken() -> Mapping[str, Model]:
+        raise BundleError("models/g/2: its SHA-256 is not the one in the manifest")
+
+    monkeypatch.setattr(service, "serving", broken)
+    runner = service.start()
+    runner.turn()
+    runner.take_up_models()
+    with capture_logs() as logs:
+        runner.turn()
+    assert [line["event"] for line in logs] == ["models not taken up"]
+
+
+def test_a_silent_sensor_is_told_of_while_others_keep_the_partition_from_ever_being_empty(tmp_path: Path) -> None:
+    broker = MemoryBroker(partitions=1)
+    service = Service(broker, tmp_path, batch=4)
+    runner = service.start()
+
+    def send(sensor: str, row: int) -> None:
+        time = START + row * INTERVAL
+        broker.produce(JSON.encode(Reading(sensor, time, {"c0": float(row)})), key=sensor.encode(), timestamp=time)
+
+    for row in range(40):
+        for sensor in ("talker", "mute") if row < 10 else ("talker",):
+            send(sensor, row)
+    drained(runner, broker)
+    send("talker", 40)
+    for row in range(41, 80):  # there is always one more record than a turn takes
+        for extra in range(4):
+            send(f"talker-{extra}", row)
+        service.time.now += 0.6
+        runner.turn()
+    assert runner.partitions[0].position < broker.end(0)
+    assert [a.sensor for a in broker.alerts if a.kind is Kind.GAP and a.state is State.FIRING] == ["mute"]
