@@ -10,8 +10,10 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -20,6 +22,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from pipeline import bundle
 from pipeline.bundle import BundleError
 from pipeline.console import FAILED, WRONG_WORDS, Stages, err, out, sentences
+from pipeline.core.readings import SECOND
 from pipeline.core.thresholds import Budget
 
 if TYPE_CHECKING:
@@ -81,6 +84,54 @@ def train(
         words = {"cell": cell, "layers": layers, "hidden": hidden, "mode": mode, "updates": updates, "seed": seed}
         settings = _train_settings(weights, fraction, max_rows, words)
         _show_trained(_train(read(data, timezone), model, settings))
+
+
+@app.command()
+def retrain(
+    model: ModelDir,
+    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="As for train; or give --from-topic.")] = None,
+    from_topic: Annotated[str | None, typer.Option(help="Learn from this topic; its alerts are masked.")] = None,
+    since: Annotated[str, typer.Option(help="How far back in the topic, e.g. 30d, or an RFC 3339 time.")] = "30d",
+    alerts: Annotated[Path | None, typer.Option(help="With DATA: alerts to mask, as replay writes them.")] = None,
+    weights: Annotated[str, typer.Option(help="shared, own (a network for each sensor) or auto.")] = "auto",
+    updates: Annotated[int | None, typer.Option(help="Updates of a fit; by default from the rows.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
+    textfile: Annotated[Path | None, typer.Option(help="Write metrics here, for Prometheus' node exporter.")] = None,
+    config: Config = None,
+) -> None:
+    """The next version of a model, without the spans under alert; it serves only if it forecasts no worse."""
+    from pipeline.adapters.files import DataError
+    from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
+    from pipeline.adapters.kafka_history import parse_since
+    from training.past import from_files
+    from training.past import from_topic as topic_past
+    from training.retrain import RetrainError, RetrainSettings
+    from training.retrain import retrain as next_version
+
+    if (data is None) == (from_topic is None):
+        err.print("retrain needs either DATA or --from-topic")
+        raise typer.Exit(WRONG_WORDS)
+    failures = (RetrainError, DataError, BundleError, KafkaAwayError, KafkaSetupError, OSError)
+    with sentences(*failures, wrong=(ValueError,)), threadpool_limits(limits=1, user_api="blas"), Stages() as stages:
+        asked = RetrainSettings(_weights(weights), updates, seed)
+        if data is not None:
+            path = data
+            outcome = next_version(lambda: from_files(path, alerts=alerts), model, asked, stages, textfile)
+        else:
+            settings, begin = _settings(config), parse_since(since, datetime.now(UTC))
+            future = round(settings.detection.max_future_seconds * SECOND)
+            asked = replace(asked, patterns=settings.model.groups)
+            outcome = next_version(
+                lambda: topic_past(settings.kafka, begin, max_future=future, topic=from_topic),
+                model,
+                asked,
+                stages,
+                textfile,
+            )
+    for group in outcome.groups:
+        out.print(f"{group.group}: {group.reason}", markup=False, soft_wrap=True)
+    for note in outcome.notes:
+        err.print(note, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -274,9 +325,13 @@ def _train_settings(weights: str, fraction: float, max_rows: int | None, words: 
     from training.fit import FitSettings
     from training.train import TrainSettings
 
-    if weights not in ("shared", "own", "auto"):
-        raise ValueError(f"weights must be shared, own or auto, not {weights!r}")
-    return TrainSettings(FitSettings(**words), weights, fraction, max_rows)  # type: ignore[arg-type]
+    return TrainSettings(FitSettings(**words), _weights(weights), fraction, max_rows)
+
+
+def _weights(word: str) -> Literal["shared", "own", "auto"]:
+    if word not in ("shared", "own", "auto"):
+        raise ValueError(f"weights must be shared, own or auto, not {word!r}")
+    return word
 
 
 def _train(series: list[Series], root: Path, settings: TrainSettings) -> list[Trained]:
@@ -315,8 +370,6 @@ def _ask(url: str, path: str) -> Any:
 
 
 def _when(milliseconds: float) -> str:
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
 
 

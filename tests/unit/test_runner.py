@@ -346,10 +346,10 @@ def test_a_silent_sensor_is_told_of_while_others_keep_the_partition_from_ever_be
         broker.produce(JSON.encode(Reading(sensor, time, {"c0": float(row)})), key=sensor.encode(), timestamp=time)
 
     for row in range(40):
-        for sensor in ("talker", "mute") if row < 10 else ("talker",):
+        for sensor in ("talker-0", "mute") if row < 10 else ("talker-0",):
             send(sensor, row)
     drained(runner, broker)
-    send("talker", 40)
+    send("talker-0", 40)
     for row in range(41, 80):  # there is always one more record than a turn takes
         for extra in range(4):
             send(f"talker-{extra}", row)
