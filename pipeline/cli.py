@@ -46,6 +46,7 @@ ModelDir = Annotated[Path, typer.Option("--model", help="Folder of model bundles
 Config = Annotated[Path | None, typer.Option("--config", help="foreshock.toml; the environment goes on top of it.")]
 Url = Annotated[str, typer.Option("--url", help="Where the service answers.")]
 BudgetText = Annotated[str, typer.Option("--budget", help="False alarms that are bearable, e.g. 1/week/sensor.")]
+Weights = Literal["shared", "own", "auto"]
 DEFAULT_URL = "http://127.0.0.1:9108"
 DEFAULT_BUDGET = "1/10000/sensor"
 
@@ -68,7 +69,9 @@ def train(
     model: ModelDir,
     fraction: Annotated[float, typer.Option(help="Train on this first part of each file.")] = 1.0,
     max_rows: Annotated[int | None, typer.Option(help="Train on at most so many rows of each file.")] = None,
-    weights: Annotated[str, typer.Option(help="shared, own (a network for each sensor) or auto.")] = "auto",
+    weights: Annotated[
+        Weights, typer.Option(help="Shared by a group, own for each sensor, or the better.")
+    ] = "auto",
     cell: Annotated[str, typer.Option(help="lstm or gru.")] = "lstm",
     layers: Annotated[int, typer.Option(help="Recurrent layers, 1 to 3.")] = 1,
     hidden: Annotated[int, typer.Option(help="Units of a layer.")] = 32,
@@ -93,7 +96,9 @@ def retrain(
     from_topic: Annotated[str | None, typer.Option(help="Learn from this topic; its alerts are masked.")] = None,
     since: Annotated[str, typer.Option(help="How far back in the topic, e.g. 30d, or an RFC 3339 time.")] = "30d",
     alerts: Annotated[Path | None, typer.Option(help="With DATA: alerts to mask, as replay writes them.")] = None,
-    weights: Annotated[str, typer.Option(help="shared, own (a network for each sensor) or auto.")] = "auto",
+    weights: Annotated[
+        Weights, typer.Option(help="Shared by a group, own for each sensor, or the better.")
+    ] = "auto",
     updates: Annotated[int | None, typer.Option(help="Updates of a fit; by default from the rows.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
     textfile: Annotated[Path | None, typer.Option(help="Write metrics here, for Prometheus' node exporter.")] = None,
@@ -113,7 +118,7 @@ def retrain(
         raise typer.Exit(WRONG_WORDS)
     failures = (RetrainError, DataError, BundleError, KafkaAwayError, KafkaSetupError, OSError)
     with sentences(*failures, wrong=(ValueError,)), threadpool_limits(limits=1, user_api="blas"), Stages() as stages:
-        asked = RetrainSettings(_weights(weights), updates, seed)
+        asked = RetrainSettings(weights, updates, seed)
         if data is not None:
             path = data
             outcome = next_version(lambda: from_files(path, alerts=alerts), model, asked, stages, textfile)
@@ -321,17 +326,11 @@ def _settings(config: Path | None) -> Settings:
         return load(config, os.environ)
 
 
-def _train_settings(weights: str, fraction: float, max_rows: int | None, words: dict[str, Any]) -> TrainSettings:
+def _train_settings(weights: Weights, fraction: float, max_rows: int | None, words: dict[str, Any]) -> TrainSettings:
     from training.fit import FitSettings
     from training.train import TrainSettings
 
-    return TrainSettings(FitSettings(**words), _weights(weights), fraction, max_rows)
-
-
-def _weights(word: str) -> Literal["shared", "own", "auto"]:
-    if word not in ("shared", "own", "auto"):
-        raise ValueError(f"weights must be shared, own or auto, not {word!r}")
-    return word
+    return TrainSettings(FitSettings(**words), weights, fraction, max_rows)
 
 
 def _train(series: list[Series], root: Path, settings: TrainSettings) -> list[Trained]:
