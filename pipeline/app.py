@@ -25,9 +25,10 @@ from pipeline.core.model import Model
 from pipeline.core.readings import SECOND
 from pipeline.core.thresholds import Budget
 from pipeline.groups import Groups
+from pipeline.progress import Pace, Turn
 from pipeline.recovery import Recovery
 from pipeline.routing import Group, Router
-from pipeline.runner import Pace, Runner, Turn
+from pipeline.runner import Runner
 from pipeline.settings_schema import Settings
 from pipeline.status import Status
 from pipeline.telemetry import Telemetry, configure_logging
@@ -98,7 +99,11 @@ class App:
                     return None
                 self.status.wait(f"no broker at {settings.kafka.bootstrap_servers} answers")
                 source = KafkaSource(settings.kafka)
-                sink = KafkaSink(settings.kafka, source, self.status.wait)
+                try:
+                    sink = KafkaSink(settings.kafka, source, self.status.wait)
+                except BaseException:
+                    source.close()
+                    raise
         store = FolderCheckpoints(settings.checkpoints.dir)
         pace = Pace(
             topic=settings.kafka.topics.readings,
@@ -132,7 +137,7 @@ class App:
         self.status.waiting_for = turn.waiting_for
         self.status.beat()
         self.status.answer(self._groups.describe)
-        if turn.alerts or time.monotonic() >= self._count_due:
+        if time.monotonic() >= self._count_due:
             self._count_due = time.monotonic() + COUNT_SECONDS
             self.status.open_alerts = tuple(runner.open_alerts())
             self.telemetry.counted(self._groups.census(), self.status.open_alerts)

@@ -69,9 +69,7 @@ def train(
     model: ModelDir,
     fraction: Annotated[float, typer.Option(help="Train on this first part of each file.")] = 1.0,
     max_rows: Annotated[int | None, typer.Option(help="Train on at most so many rows of each file.")] = None,
-    weights: Annotated[
-        Weights, typer.Option(help="Shared by a group, own for each sensor, or the better.")
-    ] = "auto",
+    weights: Annotated[Weights, typer.Option(help="Shared by a group, own for each sensor, or the better.")] = "auto",
     cell: Annotated[str, typer.Option(help="lstm or gru.")] = "lstm",
     layers: Annotated[int, typer.Option(help="Recurrent layers, 1 to 3.")] = 1,
     hidden: Annotated[int, typer.Option(help="Units of a layer.")] = 32,
@@ -96,9 +94,7 @@ def retrain(
     from_topic: Annotated[str | None, typer.Option(help="Learn from this topic; its alerts are masked.")] = None,
     since: Annotated[str, typer.Option(help="How far back in the topic, e.g. 30d, or an RFC 3339 time.")] = "30d",
     alerts: Annotated[Path | None, typer.Option(help="With DATA: alerts to mask, as replay writes them.")] = None,
-    weights: Annotated[
-        Weights, typer.Option(help="Shared by a group, own for each sensor, or the better.")
-    ] = "auto",
+    weights: Annotated[Weights, typer.Option(help="Shared by a group, own for each sensor, or the better.")] = "auto",
     updates: Annotated[int | None, typer.Option(help="Updates of a fit; by default from the rows.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
     textfile: Annotated[Path | None, typer.Option(help="Write metrics here, for Prometheus' node exporter.")] = None,

@@ -16,80 +16,24 @@ outputs suppressed, and goes on as if nothing had happened.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
 from pipeline.bundle import BundleError
 from pipeline.core.alerts import Alert
 from pipeline.core.model import Model
-from pipeline.core.readings import SECOND, Record, Rejected
+from pipeline.core.readings import SECOND, Record
 from pipeline.groups import Groups, Stepped
-from pipeline.ports import Assigned, Outputs, Polled, Position, Sink, Source
+from pipeline.ports import Assigned, Outputs, Polled, Sink, Source
+from pipeline.progress import Clock, Pace, Progress, Turn
 from pipeline.recovery import Recovery
 
 COMMIT_SECONDS = 1.0  # positions are committed at least so often; at once where there is something to say
 TICK_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How the loop runs."""
-
-    topic: str
-    poll_seconds: float = 0.5
-    checkpoint_seconds: float = 30.0
-    catchup_after_seconds: float = 300.0
-    scores: bool = False  # hand every score to the sink
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """The time outside; the detectors know none."""
-
-    wall: Callable[[], float] = time.time  # s since 1970
-    monotonic: Callable[[], float] = time.monotonic
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where one partition stands."""
-
-    position: int  # next offset to step
-    replay_until: int  # outputs below this offset were delivered by whoever committed it
-    committed: Position | None
-    tick: int = 0  # µs, the last tick that raised an alert
-    watermark: int = 0  # µs, largest event time admitted; 0: none yet
-    arrived: float = 0.0  # monotonic s, when the last record came
-    end: int | None = None  # offset behind the last record, where known
-    end_at_tick: int | None = None  # the same, a tick ago
-    restoring: bool = True
-    checkpoint: str = ""  # the newest, by name
-    checkpoint_due: float = 0.0  # monotonic s
-    checkpoint_time: float | None = None  # wall s, when the newest was written
-
-    @property
-    def done(self) -> Position:
-        """What a commit would say now."""
-        return Position(self.position, self.tick)
-
-
-@dataclass(slots=True)
-class Turn:
-    """What a turn did, for metrics and for whoever watches."""
-
-    stepped: Stepped = field(default_factory=Stepped)
-    alerts: list[Alert] = field(default_factory=list)
-    refused: Sequence[Rejected] = ()
-    replayed: int = 0  # records stepped again after a restart, with their outputs suppressed
-    latency_seconds: float | None = None  # from the oldest record of the turn to the acknowledgement
-    committed: bool = False
-    checkpoint_seconds: list[float] = field(default_factory=list)
-    waiting_for: str = ""  # why the service is not ready; "" where it is
 
 
 class Runner:
@@ -281,16 +225,19 @@ class Runner:
 
     def _latency(self, news: Sequence[Record]) -> float | None:
         stamps = [record.timestamp for record in news if record.timestamp]
-        return self._clock.wall() - min(stamps) / SECOND if stamps else None
+        return max(self._clock.wall() - min(stamps) / SECOND, 0.0) if stamps else None
 
     # -- 6. checkpoint
 
     def _checkpoint_one_that_is_due(self, turn: Turn) -> None:
         """One partition a turn, the longest due first, so that no turn waits for all of them."""
         now = self._clock.monotonic()
-        due = [
-            (progress.checkpoint_due, p) for p, progress in self.partitions.items() if progress.checkpoint_due <= now
-        ]
+        due = []
+        for partition, progress in self.partitions.items():
+            if progress.checkpoint_due <= now and progress.kept == progress.done:
+                progress.postpone_checkpoint(now + self._pace.checkpoint_seconds, self._clock.wall())  # it is as good
+            elif progress.checkpoint_due <= now:
+                due.append((progress.checkpoint_due, partition))
         if not due:
             return
         self._deliver(Outputs(), now=True)
@@ -308,7 +255,7 @@ class Runner:
         name = self._recovery.keep(partition, progress.done, progress.watermark)
         if name is None:
             return
-        progress.checkpoint, progress.checkpoint_time = name, self._clock.wall()
+        progress.checkpoint, progress.kept, progress.checkpoint_time = name, progress.done, self._clock.wall()
         if turn is not None:
             turn.checkpoint_seconds.append(self._clock.monotonic() - began)
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pipeline.core.alerts import Alert, ModelRef
 from pipeline.core.readings import SECOND, Reason
 from pipeline.groups import IGNORED
-from pipeline.runner import Progress, Turn
+from pipeline.progress import Progress, Turn
 from pipeline.settings_schema import LoggingSettings
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0)

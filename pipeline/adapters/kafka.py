@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime
@@ -11,7 +9,6 @@ from typing import Any
 
 import structlog
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
-from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import (
     CommitFailedError,
@@ -24,6 +21,7 @@ from kafka.errors import (
 from kafka.structs import MemberState
 
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
+from pipeline.adapters.kafka_rebalances import GivenUpError, Rebalances
 from pipeline.codecs.json import encode_alert, encode_dead_letter
 from pipeline.codecs.scores import encode_scores
 from pipeline.core.readings import Record
@@ -44,54 +42,13 @@ JSON_HEADERS = [("content-type", b"application/json")]
 log = structlog.get_logger(__name__)
 
 
-class _GivenUpError(Exception):
-    """Ends a poll in which partitions were given up."""
-
-    def __str__(self) -> str:
-        return "partitions are given up"
-
-
-class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes what the group decides, for the loop to follow.
-
-    The client calls this on its own I/O thread, inside a poll of the loop's. It only notes and pauses: the loop has
-    restored no state yet, and a partition that it does not know must not speak.
-    """
-
-    def __init__(self) -> None:
-        self.noted: deque[tuple[str, list[TopicPartition]]] = deque()
-        self.consumer: KafkaConsumer | None = None
-        self.leaving = False
-
-    def on_partitions_assigned(self, assigned: AbstractSet[TopicPartition]) -> None:
-        if self.consumer is not None:
-            self.consumer.pause(*assigned)
-        self.noted.append(("assigned", sorted(assigned)))
-
-    def on_partitions_revoked(self, revoked: AbstractSet[TopicPartition]) -> None:
-        self.noted.append(("given up", sorted(revoked)))
-        if not self.leaving:
-            # The client would go on at once to the rebalance that hands them on, and take no commit for them any more.
-            raise _GivenUpError
-
-    def on_partitions_lost(self, lost: AbstractSet[TopicPartition]) -> None:
-        self.noted.append(("lost", sorted(lost)))
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and record.exc_info[0] is _GivenUpError)
-
-
-logging.getLogger("kafka.coordinator.consumer").addFilter(_is_news)  # it calls what ends the poll a failure
-
-
 class KafkaSource:
     """One member of the group. Cooperative-sticky: a rebalance moves few partitions and leaves the others alone."""
 
     def __init__(self, settings: KafkaSettings, *, client_id: str = "foreshock") -> None:
         """Connect; KafkaAwayError where no broker answers within a moment."""
         self._settings, self._topic = settings, settings.topics.readings
-        self._rebalances = _Rebalances()
+        self._rebalances = Rebalances()
         try:
             self.consumer = KafkaConsumer(
                 **connection(settings),
@@ -121,7 +78,7 @@ class KafkaSource:
         try:
             polled = self.consumer.poll(timeout_ms=round(timeout_seconds * 1000))
         except KafkaError as error:
-            if not error.retriable and not isinstance(error.__cause__, _GivenUpError):
+            if not error.retriable and not isinstance(error.__cause__, GivenUpError):
                 raise
             log.info("poll cut short", why=str(error.__cause__ or error))
             polled = {}
@@ -153,14 +110,12 @@ class KafkaSource:
         tps = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
         try:
             ends = self.consumer.end_offsets(tps, timeout_ms=round(BEAT_SECONDS * 1000))
-            # The embedded broker names ends that are too low, hence the highest that anything has named.
-            return {
-                tp.partition
-                for tp in tps
-                if self.consumer.position(tp, timeout_ms=0) >= max(ends[tp], self.consumer.highwater(tp) or 0)
-            }
         except KafkaTimeoutError:
             return set()
+        positions = {tp: self.consumer.position(tp, timeout_ms=0) for tp in tps}
+        # The embedded broker names ends that are too low, hence the highest that anything has named.
+        highest = {tp: max(ends[tp], self.consumer.highwater(tp) or 0) for tp in tps}
+        return {tp.partition for tp in tps if positions[tp] is not None and positions[tp] >= highest[tp]}
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""

@@ -56,7 +56,8 @@ class Engine:
         since = count[rows, Count.SINCE].astype(np.int64)
         slots = self._slots + seen[:, None] % self.horizons  # (n, horizons)
         due = arrays.forecast.transpose(0, 2, 1)[rows[:, None], slots]  # (n, horizons, targets)
-        forecast = np.sinh(np.clip(np.ascontiguousarray(due), -LARGEST_FORECAST, LARGEST_FORECAST))
+        bounded = np.minimum(np.maximum(np.ascontiguousarray(due), -LARGEST_FORECAST), LARGEST_FORECAST)
+        forecast = np.sinh(bounded)
         made = since[:, None] >= self.horizons  # (n, horizons)
 
         window = arrays.window

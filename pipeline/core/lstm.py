@@ -34,7 +34,7 @@ def features(scaled: npt.NDArray[np.float64] | Array, previous: npt.NDArray[np.f
 def squash(scaled: npt.NDArray[np.float64] | Array) -> Array:
     """z = asinh(x), clipped to what the network is shown, as float32."""
     z = np.arcsinh(np.ascontiguousarray(scaled, dtype=np.float32))
-    return np.clip(z, -INPUT_CLIP, INPUT_CLIP, out=z)
+    return np.minimum(np.maximum(z, -INPUT_CLIP, out=z), INPUT_CLIP, out=z)
 
 
 class Forecaster:

@@ -22,7 +22,7 @@ BIT_INDEX = np.arange(NOVELTY_BINS, dtype=np.int32)
 def value_bins(z: Array) -> npt.NDArray[np.int32]:
     """The bin of asinh(x), over about +-8 million robust deviations."""
     bins = np.rint(z * np.float32(1 / BIN_WIDTH)).astype(np.int32) + NOVELTY_BINS // 2
-    inside: npt.NDArray[np.int32] = np.clip(bins, 0, NOVELTY_BINS - 1)
+    inside: npt.NDArray[np.int32] = np.minimum(np.maximum(bins, 0), NOVELTY_BINS - 1)
     return inside
 
 

@@ -28,7 +28,7 @@ def bins(values: Array) -> npt.NDArray[np.intp]:
     """Histogram bin of each feature value, any shape; the outermost bins are open."""
     decades = np.log10(values + np.float32(1e-9))
     steps = np.floor((decades - np.float32(LOWEST_DECADE)) * np.float32(PER_DECADE))
-    where: npt.NDArray[np.intp] = np.clip(steps, 0, TAIL_BINS - 1).astype(np.intp)
+    where: npt.NDArray[np.intp] = np.minimum(np.maximum(steps, 0), TAIL_BINS - 1).astype(np.intp)
     return where
 
 
@@ -60,10 +60,10 @@ def _exponential(counts: Array, total: Array, values: Array) -> Array:
     edge = EDGES[at + 1]
     above = np.concatenate([counts, np.zeros((len(counts), 1), np.float32)], axis=1)
     exceeding = above[rows, at + 1]
-    each = above[:, :-1] - above[:, 1:]
-    excess = np.zeros(len(counts), np.float32)
-    for b in range(TAIL_BINS):  # in a fixed order: a pairwise sum would depend on the batch
-        excess += np.where(b > at, each[:, b] * (CENTRES[b] - edge), np.float32(0))
+    # sums from each bin up, as running sums: a pairwise sum would depend on the batch
+    sizes = ((above[:, :-1] - above[:, 1:]) * CENTRES)[:, ::-1].cumsum(axis=1)[:, ::-1]
+    larger = np.where(at + 1 < TAIL_BINS, sizes[rows, np.minimum(at + 1, TAIL_BINS - 1)], np.float32(0))
+    excess = larger - edge * exceeding
     scale = np.maximum((excess + np.float32(0.25) * edge) / (exceeding + 1), np.float32(1e-3))
     past = np.maximum(values - edge, 0) / scale * np.float32(np.log10(np.e))
     fitted: Array = LOG10[total.astype(np.int64)] - LOG10[exceeding.astype(np.int64)] + past

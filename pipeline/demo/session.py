@@ -35,7 +35,7 @@ from pipeline.demo.verdict import Verdict, judge
 from pipeline.demo.view import DemoView, picture
 from pipeline.settings_schema import KafkaSettings, TopicSettings
 
-READINGS_PER_SECOND = 2000.0
+READINGS_PER_SECOND = 1800.0
 PARTITIONS = 3
 READY_SECONDS = 60.0
 SETTLE_SECONDS = 30.0  # for the last reading to come back scored

@@ -1,0 +1,54 @@
+"""What the group decides about partitions, noted on the client's thread for the loop to follow on its own."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Set as AbstractSet
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+
+
+class GivenUpError(Exception):
+    """Ends a poll in which partitions were given up."""
+
+    def __str__(self) -> str:
+        return "partitions are given up"
+
+
+class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Notes what the group decides, for the loop to follow.
+
+    The client calls this on its own I/O thread, inside a poll of the loop's. It only notes and pauses: the loop has
+    restored no state yet, and a partition that it does not know must not speak.
+    """
+
+    def __init__(self) -> None:
+        self.noted: deque[tuple[str, list[TopicPartition]]] = deque()
+        self.consumer: KafkaConsumer | None = None
+        self.leaving = False
+
+    def on_partitions_assigned(self, assigned: AbstractSet[TopicPartition]) -> None:
+        """They are ours from now on."""
+        if self.consumer is not None:
+            self.consumer.pause(*assigned)
+        self.noted.append(("assigned", sorted(assigned)))
+
+    def on_partitions_revoked(self, revoked: AbstractSet[TopicPartition]) -> None:
+        """Others ask for them; they can still be committed."""
+        self.noted.append(("given up", sorted(revoked)))
+        if not self.leaving:
+            # The client would go on at once to the rebalance that hands them on, and take no commit for them any more.
+            raise GivenUpError
+
+    def on_partitions_lost(self, lost: AbstractSet[TopicPartition]) -> None:
+        """Others have them: the group took this member for dead."""
+        self.noted.append(("lost", sorted(lost)))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and record.exc_info[0] is GivenUpError)
+
+
+logging.getLogger("kafka.coordinator.consumer").addFilter(_is_news)  # it calls what ends the poll a failure
