@@ -83,8 +83,13 @@ def stream(values: FloatArray, *, partitions: int = 1, dropped: float = 0.0, see
     )
 
 
-def _weights(rng: np.random.Generator, *shape: int) -> Array:
-    return (rng.standard_normal(shape) * 0.3).astype(np.float32)
+def one(values: FloatArray, sensor: str = "s", *, first: int = 0, partition: int = 0) -> ReadingBatch:
+    """Readings of one sensor, (rows,) or (rows, channels): row k a minute after row k - 1, at offset `first` + k."""
+    rows = first + np.arange(len(values), dtype=np.int64)
+    times = START + rows * INTERVAL
+    here = np.full(len(rows), partition, np.int64)
+    table = np.asarray(values, np.float64).reshape(len(rows), -1)
+    return ReadingBatch([sensor] * len(rows), times, table, np.ones(len(rows), np.bool_), here, rows, times)
 
 
 def learnt(model: Model, batch: ReadingBatch) -> Model:
@@ -98,3 +103,7 @@ def learnt(model: Model, batch: ReadingBatch) -> Model:
     prior |= {name: tables[name][0].copy() for name in ("level", "tail")}
     del prior["scale"]
     return replace(model, sensors=SensorTables([n.decode() for n in rows["names"].tolist()], tables), prior=prior)
+
+
+def _weights(rng: np.random.Generator, *shape: int) -> Array:
+    return (rng.standard_normal(shape) * 0.3).astype(np.float32)

@@ -21,9 +21,10 @@ from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, Reading, Reason
 from pipeline.groups import Groups
 from pipeline.ports import Checkpoint
+from pipeline.progress import Clock, Pace
 from pipeline.recovery import Recovery
 from pipeline.routing import Group, Router
-from pipeline.runner import Clock, Pace, Runner
+from pipeline.runner import Runner
 from tests.models import INTERVAL, START, model, stream, waves
 
 DAY_LATER = START / SECOND + 86_400

@@ -16,7 +16,7 @@ from pipeline.core.events import Outcome
 from pipeline.core.readings import SECOND, Reason, Rejected
 from pipeline.groups import Stepped
 from pipeline.ports import Position, Scored
-from pipeline.runner import Progress, Turn
+from pipeline.progress import Progress, Turn
 from pipeline.settings_schema import LoggingSettings
 from pipeline.telemetry import METRIC_NAMES, Telemetry, configure_logging
 from tests.contract.source_and_sink import ALERT

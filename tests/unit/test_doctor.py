@@ -1,0 +1,110 @@
+"""`foreshock doctor` finds what would keep the service from running, and says what to do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.adapters.kafka_admin import Survey, TopicState
+from pipeline.adapters.kafka_connection import KafkaAwayError
+from pipeline.doctor import Check, checks
+from pipeline.settings_schema import KafkaSettings, Settings
+from tests.service import saved
+
+KEPT = TopicState(6, 3, {"cleanup.policy": "delete", "retention.ms": "604800000"}, frozenset({"READ", "WRITE"}))
+TOPICS = {"sensor.readings": KEPT, "sensor.alerts": KEPT, "sensor.readings.dead-letter": KEPT}
+SOUND = Survey(3, TOPICS, newest=None)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    saved(tmp_path / "models")
+    return Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": "localhost:9092"},
+            "model": {"dir": tmp_path / "models"},
+            "checkpoints": {"dir": tmp_path / "not" / "there" / "yet"},
+            "http": {"port": 0},
+        }
+    )
+
+
+def found(settings: Settings, seen: Survey = SOUND) -> dict[str, Check]:
+    def look(_: KafkaSettings, __: Iterable[str]) -> Survey:
+        return seen
+
+    return {check.name: check for check in checks(settings, look)}
+
+
+def test_where_all_is_well_every_check_says_so(settings: Settings) -> None:
+    seen = found(settings)
+    assert [check for check in seen.values() if not check.ok] == []
+    assert list(seen) == [
+        "broker", "topic sensor.readings", "topic sensor.alerts", "topic sensor.readings.dead-letter", "clock",
+        "model g", "checkpoints", "http",
+    ]  # fmt: skip
+    assert seen["topic sensor.readings"].detail == (
+        "6 partitions, 3 replicas, cleanup.policy delete, retention.ms 604800000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "detail", "remedy"),
+    [
+        (None, "does not exist", "--create --topic sensor.readings"),
+        (replace(KEPT, config={"cleanup.policy": "compact"}), "compact", "cleanup.policy=delete"),
+        (replace(KEPT, config={"retention.ms": "3600000"}), "retention.ms 3600000", "raise retention.ms"),
+        (replace(KEPT, operations=frozenset({"WRITE"})), "READ is not allowed", "grant READ on sensor.readings"),
+    ],
+)
+def test_a_topic_that_will_not_do_is_named_with_the_remedy(
+    settings: Settings, state: TopicState | None, detail: str, remedy: str
+) -> None:
+    topics = {name: kept for name, kept in (TOPICS | {"sensor.readings": state}).items() if kept is not None}
+    check = found(settings, replace(SOUND, topics=topics))["topic sensor.readings"]
+    assert (check.ok, detail in check.detail, remedy in check.remedy) == (False, True, True), check
+
+
+def test_a_clock_that_runs_behind_the_records_is_found(settings: Settings) -> None:
+    assert found(settings, replace(SOUND, newest=time.time() - 86_400))["clock"].ok, "an idle topic is no fault"
+    check = found(settings, replace(SOUND, newest=time.time() + 60))["clock"]
+    assert not check.ok
+    assert "ahead of this clock" in check.detail
+
+
+def test_without_a_broker_the_rest_is_still_looked_at(settings: Settings) -> None:
+    def nobody(_: KafkaSettings, __: Iterable[str]) -> Survey:
+        raise KafkaAwayError("no broker at localhost:9092 takes a connection")
+
+    broker, *others = checks(settings, nobody)
+    assert (broker.name, broker.ok) == ("broker", False)
+    assert [check.name for check in others] == ["model g", "checkpoints", "http"]
+
+
+def test_what_is_wrong_on_this_machine_is_found(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "models" / "g" / "serving").write_text("7")
+    (tmp_path / "sensors.csv").write_text("sensor,low\npump,cold\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        wrong = settings.model_copy(
+            update={
+                "sensors_csv": tmp_path / "sensors.csv",
+                "http": settings.http.model_copy(update={"port": taken.getsockname()[1]}),
+            }
+        )
+        seen = found(wrong)
+    assert {name for name, check in seen.items() if not check.ok} == {"models", "sensors.csv", "http"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_found(settings: Settings, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert not found(settings)["checkpoints"].ok
+    tmp_path.chmod(0o700)
