@@ -343,8 +343,9 @@ def _check_golden(network: Network, path: Path, hashes: Mapping[str, str]) -> No
     except Exception as error:  # zipfile and numpy raise a dozen kinds for a damaged file
         raise BundleError(f"{path}: not a golden vector: {error}") from error
     inputs, expected = golden["inputs"], golden["forecast"]
-    fits = inputs.ndim == 3 and 0 < inputs.shape[1] <= network.window and inputs.shape[2] == network.inputs
-    if not fits or inputs.dtype != np.float32 or not np.abs(inputs).max(initial=0) <= 2 * INPUT_CLIP:
+    fits = inputs.ndim == 3 and inputs.shape[1] <= network.window and inputs.shape[2] == network.inputs
+    says = inputs.size > 0 and inputs.dtype == np.float32
+    if not fits or not says or not np.abs(inputs).max() <= 2 * INPUT_CLIP:  # also where it is not a number
         raise BundleError(f"{path}: holds no golden vector for this network")
     with np.errstate(all="ignore"):  # wild weights overflow here, and then do not reproduce anything
         found = _golden_forecast(network, inputs)

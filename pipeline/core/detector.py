@@ -172,7 +172,7 @@ class Detector:
             scored, step.scores, np.where(some, np.minimum(step.scores, 1.0), arrays.level[rows, Level.SCORE])
         )
         arrays.level[rows, Level.SCORE] = scores
-        out.scores[at] = scores
+        out.scores[at] = arrays.level[rows, Level.SCORE]  # in float32, as it is repeated where nothing is scored
         out.count("scored", int(some.sum()))
         target_scales = scales[:, self._engine.targets]
         out.expected[at] = scaling.unscaled(step.expected, target_scales)

@@ -1,0 +1,196 @@
+"""The Kafka adapter on a broker: the contract of every source and sink, and what only a real group does."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from pipeline.adapters.kafka import KafkaSink, KafkaSource
+from pipeline.adapters.kafka_admin import survey
+from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
+from pipeline.ports import Outputs, Position, Sink, Source
+from pipeline.settings_schema import KafkaSettings
+from tests.brokers import Broker
+from tests.conftest import NewTopics
+from tests.contract.source_and_sink import ALERT, SourceAndSinkContract, World, assigned, records, until
+from tests.kafka.node import KafkaNode, KafkaNodeError, fetch_jars
+from tests.service import messages
+
+
+def ignore(reason: str) -> None:
+    """Nobody waits in these tests."""
+
+
+def group_settings(bootstrap: str, readings: str, alerts: str, dead: str, **others: object) -> KafkaSettings:
+    return KafkaSettings.model_validate(
+        {
+            "bootstrap_servers": bootstrap,
+            "group_id": readings,
+            "topics": {"readings": readings, "alerts": alerts, "dead_letter": dead},
+            "session_timeout_seconds": 2.0,  # the embedded broker lets a member in after half of it
+            "heartbeat_seconds": 0.4,
+            "start": "earliest",
+            **others,
+        }
+    )
+
+
+class KafkaWorld:
+    def __init__(self, broker: Broker, topics: NewTopics) -> None:
+        self.broker = broker
+        (self.readings,) = topics("readings", partitions=2)
+        self.alerts, self.dead = topics("alerts", "dead")
+
+    def settings(self, **others: object) -> KafkaSettings:
+        return group_settings(self.broker.bootstrap, self.readings, self.alerts, self.dead, **others)
+
+    @contextmanager
+    def member(self, start: str | datetime = "earliest") -> Iterator[tuple[Source, Sink]]:
+        source = KafkaSource(self.settings(start=start))
+        sink = KafkaSink(self.settings(), source, ignore)
+        yield source, sink
+        sink.close()
+        source.close()
+
+    def produce(self, values: list[bytes], partition: int = 0) -> None:
+        with KafkaProducer(bootstrap_servers=self.broker.bootstrap, linger_ms=20) as producer:
+            for value in values:
+                producer.send(self.readings, value=value, partition=partition)
+
+    def published(self) -> tuple[list[bytes], int]:
+        alerts, dead = (messages(self.broker.bootstrap, topic) for topic in (self.alerts, self.dead))
+        return [json.loads(alert)["alert_id"].encode() for alert in alerts], len(dead)
+
+
+class TestKafka(SourceAndSinkContract):
+    @pytest.fixture
+    def world(self, broker: Broker, topics: NewTopics, request: pytest.FixtureRequest) -> World:
+        if not broker.is_apache_kafka and request.node.callspec.params.get("start", "earliest") != "earliest":
+            pytest.skip("the embedded broker knows no ends of partitions and finds no time")
+        return KafkaWorld(broker, topics)
+
+
+def test_a_member_that_comes_takes_half_and_the_other_commits_what_it_gives_up(
+    broker: Broker, topics: NewTopics
+) -> None:
+    if not broker.is_apache_kafka:
+        pytest.skip("the embedded broker takes minutes over this")
+    world = KafkaWorld(broker, topics)
+    world.produce([b"a", b"b"], partition=0)
+    world.produce([b"c", b"d"], partition=1)
+    with world.member() as (first, sink), world.member() as (second, _):
+        until(first, lambda polls: len(records(polls)) == 4)
+        came: dict[int, int] = {}
+        stop = threading.Event()
+
+        def follow() -> None:
+            while not stop.is_set():
+                for one in second.poll(0.1).assigned:
+                    came[one.partition] = one.position.offset
+                    second.start(one.partition, one.position.offset)
+
+        other = threading.Thread(target=follow)
+        other.start()
+        polls = until(first, lambda polls: any(polled.given_up for polled in polls))
+        given_up = set(polls[-1].given_up)
+        assert sink.deliver(Outputs(), {partition: Position(2) for partition in given_up})
+        deadline = time.monotonic() + 20
+        while not came and time.monotonic() < deadline:
+            first.poll(0.1)
+        stop.set()
+        other.join()
+    assert len(given_up) == 1
+    assert came == dict.fromkeys(given_up, 2), "the newcomer did not see the last commit"
+
+
+@pytest.mark.kafka_only
+def test_the_last_tick_travels_with_the_commit(broker: Broker, topics: NewTopics) -> None:
+    world = KafkaWorld(broker, topics)
+    world.produce([b"a"])
+    with world.member() as (source, sink):
+        until(source, lambda polls: bool(records(polls)))
+        assert sink.deliver(Outputs(), {0: Position(1, tick=1_795_347_600_123_000)})
+    with world.member() as (source, _):
+        polls = until(source, lambda polls: 0 in assigned(polls))
+    assert assigned(polls)[0].position == Position(1, tick=1_795_347_600_123_000)
+
+
+def test_alerts_are_keyed_by_their_sensor(broker: Broker, topics: NewTopics) -> None:
+    world = KafkaWorld(broker, topics)
+    with world.member() as (_, sink):
+        sink.deliver(Outputs([ALERT]), {})
+    with KafkaConsumer(bootstrap_servers=broker.bootstrap) as consumer:
+        consumer.assign([TopicPartition(world.alerts, 0)])
+        consumer.seek_to_beginning()
+        (found,) = (record for polled in consumer.poll(timeout_ms=5000).values() for record in polled)
+    assert found.key == b"plant1/pump-7"
+
+
+def test_no_broker_is_told_apart_from_a_broker_without_the_topics(broker: Broker, topics: NewTopics) -> None:
+    (readings,) = topics("readings")
+    with pytest.raises(KafkaAwayError, match=r"no broker at 127\.0\.0\.1:1"):
+        KafkaSource(group_settings("127.0.0.1:1", readings, "alerts", "dead"))
+    if broker.is_apache_kafka:
+        settings = group_settings(broker.bootstrap, readings, "no-such-alerts", "no-such-dead-letters")
+        source = KafkaSource(settings)
+        with pytest.raises(KafkaSetupError, match=r"topic no-such-alerts.*create it"):
+            KafkaSink(settings, source, ignore)
+        source.close()
+
+
+@pytest.mark.kafka_only
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the client leaves sockets open that never connected
+def test_an_absent_broker_is_waited_out_and_loses_nothing() -> None:
+    try:
+        fetch_jars()
+    except KafkaNodeError as reason:
+        pytest.skip(str(reason))  # the broker in use is Apache Kafka, but not one that we may kill
+    with KafkaNode() as node:
+        _deliver_across_an_outage(node)
+        assert len(messages(node.bootstrap, "alerts")) == 1
+    gc.collect()  # here, where the warning is expected
+
+
+def _deliver_across_an_outage(node: KafkaNode) -> None:
+    settings = group_settings(node.bootstrap, "readings", "alerts", "dead")
+    with KafkaProducer(bootstrap_servers=node.bootstrap) as producer:
+        for topic in ("readings", "alerts", "dead"):
+            producer.partitions_for(topic)  # which creates it
+    waited: list[str] = []
+    source = KafkaSource(settings)
+    sink = KafkaSink(settings, source, waited.append)
+    until(source, lambda polls: 0 in assigned(polls))
+    node.kill()
+    while source.poll(0.2).reachable:
+        pass
+    assert source.at_end({0}) == set()
+    back = threading.Timer(3, node.start)
+    back.start()
+    sink.deliver(Outputs([ALERT]), {})
+    acknowledged = time.monotonic()
+    back.join()
+    assert waited, "nobody was told that the service waits"
+    until(source, lambda polls: bool(polls) and polls[-1].reachable)
+    assert time.monotonic() - acknowledged < 10
+    sink.close()
+    source.close()
+
+
+def test_a_survey_says_what_there_is_and_changes_nothing(broker: Broker, topics: NewTopics) -> None:
+    world = KafkaWorld(broker, topics)
+    world.produce([b"a"])
+    before = time.time()
+    seen = survey(world.settings(), [world.readings, world.alerts, "no-such-topic"])
+    assert seen.brokers >= 1
+    assert set(seen.topics) == {world.readings, world.alerts}
+    assert seen.topics[world.readings].partitions == 2
+    assert seen.newest is not None
+    assert abs(seen.newest - before) < 60

@@ -1,0 +1,271 @@
+"""The service from outside: killed, drained, left without a broker, fed with nonsense."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+from pipeline.codecs import JSON
+from pipeline.core.readings import Reading
+from tests.brokers import Broker
+from tests.conftest import NewTopics
+from tests.kafka.node import KafkaNode, KafkaNodeError, fetch_jars
+from tests.models import INTERVAL, START, model, stream, waves
+from tests.service import Service, alerts, messages, produce, saved, wait_for
+
+PARTITIONS = 3
+TICKS_SECONDS = 3.0  # for who is silent at the end to be noticed
+
+NewService = Callable[..., Service]
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[NewService]:
+    """Services that end with the test."""
+    saved(tmp_path / "models")
+    made: list[Service] = []
+
+    def make(bootstrap: str, topics: dict[str, str], **others: object) -> Service:
+        made.append(Service(bootstrap, tmp_path, topics, **others))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for service in made:
+        if service.process is not None and service.process.poll() is None:
+            service.kill()
+
+
+@pytest.fixture
+def names(topics: NewTopics) -> dict[str, str]:
+    (readings,) = topics("readings", partitions=PARTITIONS)
+    told, dead = topics("alerts", "dead")
+    return {"readings": readings, "alerts": told, "dead_letter": dead}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[KafkaNode]:
+    """A broker of our own to kill."""
+    try:
+        fetch_jars()
+    except KafkaNodeError as reason:
+        pytest.skip(str(reason))
+    with KafkaNode(properties={"num.partitions": "1"}) as node:
+        with KafkaProducer(bootstrap_servers=node.bootstrap) as producer:
+            for topic in OWN.values():
+                producer.partitions_for(topic)  # which creates it
+        yield node
+
+
+OWN = {"readings": "readings", "alerts": "alerts", "dead_letter": "dead"}
+
+
+@pytest.mark.kafka_only
+def test_kill_9_in_the_middle_of_the_stream_changes_no_alert(
+    broker: Broker, topics: NewTopics, names: dict[str, str], services: NewService
+) -> None:
+    chance = random.Random(7)  # noqa: S311 - when to kill is no secret
+    settings = {"KAFKA__MAX_POLL_RECORDS": "40", "CHECKPOINTS__EVERY_SECONDS": "0.3"}
+    killed = services(broker.bootstrap, names, group="killed", settings=settings)
+    readings, ends = stream(waves(9, 400), partitions=PARTITIONS, dropped=0.02), {}
+    producing = threading.Thread(
+        target=lambda: ends.update(produce(broker.bootstrap, names["readings"], readings, seconds=12))
+    )
+    producing.start()
+    for _ in range(4):
+        killed.start()
+        killed.wait_until_ready()
+        time.sleep(chance.uniform(0.1, 1.5))
+        killed.kill()
+    killed.start()
+    producing.join()
+    killed.wait_until_committed(ends)
+    time.sleep(TICKS_SECONDS)
+    assert any(event["event"] == "partition assigned" and event["replay"] > 0 for event in killed.events())
+
+    (undisturbed,) = topics("undisturbed")
+    reference = services(broker.bootstrap, names | {"alerts": undisturbed}, group="undisturbed")
+    reference.start()
+    reference.wait_until_committed(ends)
+    time.sleep(TICKS_SECONDS)
+    expected = alerts(broker.bootstrap, undisturbed)
+    assert len(expected) > 10
+    assert {alert.kind.value for alert in expected.values()} >= {"forecast", "stuck", "gap"}
+    assert alerts(broker.bootstrap, names["alerts"]) == expected
+
+
+@pytest.mark.kafka_only
+def test_members_that_come_and_are_killed_change_no_alert(
+    broker: Broker, topics: NewTopics, names: dict[str, str], services: NewService
+) -> None:
+    settings = {"KAFKA__MAX_POLL_RECORDS": "40", "CHECKPOINTS__EVERY_SECONDS": "0.3"}
+    members = [services(broker.bootstrap, names, group="members", settings=settings) for _ in range(3)]
+    readings, ends = stream(waves(9, 400), partitions=PARTITIONS), {}
+    producing = threading.Thread(
+        target=lambda: ends.update(produce(broker.bootstrap, names["readings"], readings, seconds=12))
+    )
+    producing.start()
+    for member in members:
+        member.start()
+        time.sleep(2.5)
+    members[0].kill()
+    time.sleep(2)
+    assert members[1].stop() == 0
+    producing.join()
+    members[2].wait_until_committed(ends)
+    time.sleep(TICKS_SECONDS)
+
+    (undisturbed,) = topics("undisturbed")
+    reference = services(broker.bootstrap, names | {"alerts": undisturbed}, group="undisturbed")
+    reference.start()
+    reference.wait_until_committed(ends)
+    time.sleep(TICKS_SECONDS)
+    assert alerts(broker.bootstrap, names["alerts"]) == alerts(broker.bootstrap, undisturbed)
+
+
+def test_nonsense_in_the_stream_is_dead_lettered_and_every_good_reading_is_scored(
+    broker: Broker, names: dict[str, str], services: NewService
+) -> None:
+    good = [JSON.encode(Reading("pump", START + i * INTERVAL, {"c0": 20 + i % 7})) for i in range(100)]
+    nonsense = {
+        "unreadable": [b"{", b"", b"[" * 100_000, b"\xff\xfe"],
+        "value": [good[0].replace(b"20.0", value) for value in (b"NaN", b"1e999", b"true", b'"20"', b"9" * 400)],
+        "sensor": [good[0].replace(b"pump", b"")],
+        "time": [JSON.encode(Reading("pump", 0, {"c0": 1.0})).replace(b":0,", b":1000000000000000,")],
+        "future": [JSON.encode(Reading("pump", int((time.time() + 86_400) * 1e6), {"c0": 1.0}))],
+        "no-group": [JSON.encode(Reading("other", START, {"speed": 1.0, "torque": 2.0}))],
+    }
+    bad = [value for values in nonsense.values() for value in values]
+    service = services(broker.bootstrap, names)
+    service.start()
+    service.wait_until_ready()
+    with KafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=20) as producer:
+        for i, value in enumerate(good):
+            producer.send(names["readings"], value=value, key=b"pump", partition=0)
+            if i < len(bad):
+                producer.send(names["readings"], value=bad[i], partition=0)
+        for value in good[:3]:  # two late ones, and then the last again
+            producer.send(names["readings"], value=value, key=b"pump", partition=0)
+        producer.send(names["readings"], value=good[-1], key=b"pump", partition=0)
+    total = len(good) + len(bad) + 4
+    wait_for("everything counted", 20, lambda: service.get("/sensors/pump") and _stepped(service) == total)
+    service.wait_until_committed({0: total})
+    letters = [json.loads(message) for message in messages(broker.bootstrap, names["dead_letter"])]
+    found = {reason: sum(letter["reason"] == reason for letter in letters) for reason in nonsense}
+    assert found == {reason: len(values) for reason, values in nonsense.items()}
+    assert {(letter["topic"], letter["partition"]) for letter in letters} == {(names["readings"], 0)}
+    assert len({letter["offset"] for letter in letters}) == len(bad)
+    assert (service.get("/sensors/pump") or {})["last_time_us"] == START + 99 * INTERVAL
+    assert service.metric("foreshock_ignored_total") == 4
+    assert service.metric("foreshock_lag_records") == 0
+
+
+def _stepped(service: Service) -> float:
+    """Messages that came to something: readings of the group (a future one among them) and those refused before."""
+    return (
+        service.metric("foreshock_readings_total")
+        + service.metric("foreshock_rejected_total")
+        - float(1 if "future" in (service.get("/metrics") or "") else 0)
+    )
+
+
+def test_sigterm_drains_and_a_successor_goes_on_at_once(
+    broker: Broker, names: dict[str, str], services: NewService
+) -> None:
+    service = services(broker.bootstrap, names)
+    service.start()
+    service.wait_until_ready()
+    ends = produce(broker.bootstrap, names["readings"], stream(waves(3, 100), partitions=PARTITIONS))
+    wait_for("all scored", 20, lambda: service.metric("foreshock_readings_total") == sum(ends.values()))
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < 10
+    service.wait_until_committed(ends)
+    service.start()
+    service.wait_until_ready()
+    assert (service.get("/sensors/s0") or {})["readings"] > 0, "the state is that of before"
+    restored = [event for event in service.events() if event["event"] == "partition assigned"][-PARTITIONS:]
+    assert [event["replay"] for event in restored] == [0] * PARTITIONS
+
+
+@pytest.mark.kafka_only
+def test_without_a_broker_it_lives_is_not_ready_and_ready_within_3_s_of_the_brokers_return(
+    node: KafkaNode, services: NewService
+) -> None:
+    service = services(node.bootstrap, OWN)
+    node.stop()
+    service.start()
+    wait_for("alive", 10, lambda: service.get("/healthz"))
+    assert service.get("/readyz") is None
+    node.start()
+    assert service.wait_until_ready() < 3
+    ends = produce(node.bootstrap, "readings", stream(waves(3, 100)))
+    service.wait_until_committed(ends)
+    node.kill()
+    wait_for("no longer ready", 20, lambda: service.get("/readyz") is None)
+    assert service.get("/healthz")
+    node.start()
+    began = time.monotonic()
+    more = stream(waves(3, 120)).take(slice(300, 360))
+    produce(node.bootstrap, "readings", more)
+    wait_for("the rest", 20, lambda: service.metric("foreshock_readings_total") == 360)
+    assert time.monotonic() - began < 10
+    assert service.stop() == 0
+
+
+@pytest.mark.kafka_only
+def test_a_drain_on_a_dead_broker_ends_in_time_and_says_what_it_left(node: KafkaNode, services: NewService) -> None:
+    service = services(node.bootstrap, OWN)
+    service.start()
+    service.wait_until_ready()
+    readings = stream(waves(3, 100))
+    # In a process of its own: a client that loses its broker leaves sockets open.
+    producing = multiprocessing.get_context("spawn").Process(
+        target=produce, args=(node.bootstrap, "readings", readings, 3.0)
+    )
+    producing.start()
+    wait_for("at work", 20, lambda: service.metric("foreshock_readings_total") > 20)
+    node.kill()
+    began = time.monotonic()
+    assert service.stop() == 1
+    assert time.monotonic() - began < 12
+    assert [event["event"] for event in service.events()][-1] in ("drain cut off", "drain incomplete", "service ended")
+    node.start()
+    producing.join()
+    service.start()
+    service.wait_until_committed({0: len(readings)})
+
+
+def test_sighup_takes_up_the_serving_model(broker: Broker, names: dict[str, str], services: NewService) -> None:
+    service = services(broker.bootstrap, names)
+    service.start()
+    service.wait_until_ready()
+    saved(service.folder / "models", replace(model(), ref=replace(model().ref, version="2")))
+    assert service.process is not None
+    service.process.send_signal(signal.SIGHUP)
+    wait_for("swapped", 10, lambda: 'version="2"' in (service.get("/metrics") or ""))
+    (service.folder / "models" / "g" / "serving").write_text("3")
+    service.process.send_signal(signal.SIGHUP)
+    wait_for("refused", 10, lambda: any(event["event"] == "models not taken up" for event in service.events()))
+    assert service.get("/readyz")
+
+
+def test_serving_loads_nothing_that_only_training_needs() -> None:
+    script = (
+        "import sys, pipeline.app\n"
+        "heavy = {'tensorflow', 'keras', 'sklearn', 'pyarrow', 'matplotlib', 'training'}\n"
+        "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)\n"
+    )
+    loaded = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
+    assert loaded.returncode == 0, loaded.stderr

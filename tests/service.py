@@ -1,0 +1,169 @@
+"""`foreshock run` as a process of its own, for tests that watch it from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from pipeline import bundle
+from pipeline.adapters.embedded import Leash, free_port
+from pipeline.codecs import JSON
+from pipeline.codecs.json import decode_alert
+from pipeline.core.alerts import Alert, Kind, State
+from pipeline.core.model import Model
+from pipeline.core.readings import Reading, ReadingBatch
+from tests.models import model
+
+PATIENCE_SECONDS = 30.0
+
+
+def saved(root: Path, of: Model | None = None) -> None:
+    """A bundle that serves, with random weights."""
+    golden = np.random.default_rng(0).normal(size=(2, 64, 2)).astype(np.float32)
+    bundle.serve(bundle.save(of or model(), root, {}, golden))
+
+
+@dataclass
+class Service:
+    """One `foreshock run`: killed, started again, asked."""
+
+    bootstrap: str
+    folder: Path
+    topics: Mapping[str, str]  # readings, alerts, dead_letter
+    group: str = "foreshock"
+    settings: Mapping[str, str] = field(default_factory=dict)  # SECTION__FIELD
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        settings = {
+            "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
+            "KAFKA__GROUP_ID": self.group,
+            "KAFKA__START": "earliest",
+            "KAFKA__SESSION_TIMEOUT_SECONDS": "2",
+            "KAFKA__HEARTBEAT_SECONDS": "0.4",
+            "MODEL__DIR": str(self.folder / "models"),
+            "CHECKPOINTS__DIR": str(self.folder / "checkpoints"),
+            "HTTP__PORT": str(self.port),
+            **{f"KAFKA__TOPICS__{name.upper()}": topic for name, topic in self.topics.items()},
+            **self.settings,
+        }
+        environment = os.environ | {f"FORESHOCK_{name}": value for name, value in settings.items()}
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "run"]
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self._leash = Leash(self.process)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.group}.log"
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def get(self, path: str) -> Any:
+        """The answer; None where there is none, or one that says no."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                body = answer.read()
+        except (urllib.error.URLError, OSError):
+            return None
+        return json.loads(body) if path != "/metrics" else body.decode()
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        lines = [line for line in (self.get("/metrics") or "").splitlines() if line.split("{")[0].split(" ")[0] == name]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def wait_until_ready(self) -> float:
+        """Seconds until it was."""
+        began = time.monotonic()
+        while self.get("/readyz") is None:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            assert time.monotonic() - began < PATIENCE_SECONDS, self.log.read_text()[-3000:]
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def wait_until_committed(self, ends: Mapping[int, int]) -> None:
+        """Until the group has committed everything."""
+        tps = {partition: TopicPartition(self.topics["readings"], partition) for partition in ends}
+        deadline = time.monotonic() + 2 * PATIENCE_SECONDS
+        with KafkaConsumer(bootstrap_servers=self.bootstrap, group_id=self.group) as consumer:
+            while {p: consumer.committed(tp) for p, tp in tps.items()} != dict(ends):
+                assert time.monotonic() < deadline, self.log.read_text()[-3000:]
+                time.sleep(0.1)
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self._leash.release()
+
+    def stop(self) -> int:
+        """By SIGTERM; the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        status = self.process.wait(timeout=PATIENCE_SECONDS)
+        self._leash.release()
+        return status
+
+
+def produce(bootstrap: str, topic: str, batch: ReadingBatch, seconds: float = 0.0) -> dict[int, int]:
+    """The readings as messages, keyed by sensor and spread over so many seconds; the ends of the partitions."""
+    ends: dict[int, int] = {}
+    with KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20) as producer:
+        for i, sensor in enumerate(batch.sensors):
+            reading = Reading(sensor, int(batch.times[i]), {"c0": float(batch.values[i, 0])})
+            partition = int(batch.partitions[i])
+            producer.send(topic, key=sensor.encode(), value=JSON.encode(reading), partition=partition)
+            ends[partition] = ends.get(partition, 0) + 1
+            if seconds:
+                time.sleep(seconds / len(batch))
+    return ends
+
+
+def messages(bootstrap: str, topic: str) -> list[bytes]:
+    """Everything in partition 0 of a topic."""
+    with KafkaConsumer(bootstrap_servers=bootstrap) as consumer:
+        consumer.assign([TopicPartition(topic, 0)])
+        consumer.seek_to_beginning()
+        values: list[bytes] = []
+        while polled := consumer.poll(timeout_ms=1500):
+            values += [record.value for found in polled.values() for record in found]
+        return values
+
+
+def alerts(bootstrap: str, topic: str) -> dict[tuple[str, int], Alert]:
+    """What was published, by identity and revision; a second copy has to be the same.
+
+    Of the opening of a gap only the identity counts: how late it was when it was noticed depends on the wall clock.
+    """
+    told: dict[tuple[str, int], Alert] = {}
+    for alert in map(decode_alert, messages(bootstrap, topic)):
+        plain = replace(alert, evidence=replace(alert.evidence, checkpoint="", topic=""))
+        if alert.kind is Kind.GAP and alert.state is State.FIRING:
+            plain = replace(plain, last=alert.start, measure=None, detection_delay_ms=0)
+        assert told.setdefault((alert.alert_id, alert.revision), plain) == plain
+    return told
+
+
+def wait_for(what: str, seconds: float, holds: Callable[[], object]) -> None:
+    """Until `holds()`; an assertion that names what did not come."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.05)
