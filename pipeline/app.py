@@ -51,6 +51,7 @@ class App:
         self._sensors = read_sensors_csv(settings.sensors_csv) if settings.sensors_csv else []
         self._groups = self._detectors(models)
         self._stopping = threading.Event()
+        self._watchdog = threading.Timer(DRAIN_SECONDS, _cut_off)
         self._reload = threading.Event()
         self._count_due = 0.0
 
@@ -71,6 +72,7 @@ class App:
                 if runner is not None:
                     self._serve(runner)
         finally:
+            self._watchdog.cancel()
             self.web.stop()
         log.info("service ended")
 
@@ -78,11 +80,9 @@ class App:
         """Ask `run` to drain and return."""
         if self._stopping.is_set():
             return
+        self._watchdog.daemon = True
+        self._watchdog.start()
         self._stopping.set()
-        watchdog = threading.Timer(DRAIN_SECONDS, _cut_off)
-        watchdog.daemon = True
-        watchdog.start()
-        self._watchdog = watchdog
 
     def reload(self) -> None:
         """Ask for the serving version of each model to be taken up."""
@@ -122,12 +122,11 @@ class App:
                     self._reload.clear()
                     runner.take_up_models()
                 self._report(runner, runner.turn())
-            drained = runner.drain()
+            drained = runner.drain(DRAIN_SECONDS / 2)
         except BaseException:
             log.exception("service failed", effect="nothing more is committed; a restart goes on from the last commit")
             runner.abandon()
             raise
-        self._watchdog.cancel()
         if not drained:
             log.error("drain incomplete", effect="what was not committed is read again by the next member")
             raise SystemExit(1)

@@ -12,6 +12,7 @@ import urllib.parse
 import urllib.request
 from dataclasses import replace
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -82,9 +83,9 @@ def train(
     from pipeline.adapters.files import DataError, read
 
     with sentences(DataError, BundleError, wrong=(ValueError,)), threadpool_limits(limits=1, user_api="blas"):
+        series = read(data, timezone)  # before TensorFlow, which takes seconds to load
         words = {"cell": cell, "layers": layers, "hidden": hidden, "mode": mode, "updates": updates, "seed": seed}
-        settings = _train_settings(weights, fraction, max_rows, words)
-        _show_trained(_train(read(data, timezone), model, settings))
+        _show_trained(_train(series, model, _train_settings(weights, fraction, max_rows, words)))
 
 
 @app.command()
@@ -358,8 +359,8 @@ def _ask(url: str, path: str) -> Any:
         with urllib.request.urlopen(url + path, timeout=5) as answer:  # noqa: S310 - the operator's own URL
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        err.print(str(json.load(error).get("error", error)), style="red", markup=False)
-    except (urllib.error.URLError, TimeoutError, ValueError) as error:
+        err.print(f"{url}{path}: {error.read(500).decode(errors='replace')}", style="red", markup=False)
+    except (OSError, HTTPException, ValueError) as error:
         err.print(f"{url} does not answer: {error}; is the service running? give --url", style="red", markup=False)
     raise typer.Exit(FAILED)
 

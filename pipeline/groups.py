@@ -81,11 +81,16 @@ class Groups:
         """The partition's state in every group."""
         return {name: detector.snapshot(partition) for name, detector in self._detectors.items()}
 
-    def restore(self, partition: int, groups: Mapping[str, Arrays]) -> None:
-        """Take over a snapshot; ValueError where another build made it, and then nothing of the partition is left."""
+    def restore(self, partition: int, groups: Mapping[str, Arrays], *, adopt: bool = False) -> None:
+        """Take over a snapshot, `adopt` where other models or settings made it.
+
+        ValueError where another build made it, and then nothing of the partition is left.
+        """
         try:
-            for name, detector in self._detectors.items():
-                detector.restore(partition, groups[name])
+            for name in self._detectors.keys() & groups.keys():
+                self._detectors[name].restore(partition, groups[name])
+                if adopt:
+                    self._detectors[name].adopt(partition)
         except ValueError:
             self.drop(partition)
             raise

@@ -26,10 +26,15 @@ class Recovery:
             try:
                 checkpoint = self._store.load(name)
                 self._must_fit(checkpoint, assigned)
-                self._groups.restore(assigned.partition, checkpoint.groups)
+                changed = self._changed(checkpoint)
+                self._groups.restore(assigned.partition, checkpoint.groups, adopt=bool(changed))
             except (CheckpointError, ValueError) as why:
                 log.warning("checkpoint refused", checkpoint=name, why=str(why))
             else:
+                if changed:
+                    log.info(
+                        "checkpoint adopted", checkpoint=name, why=changed, effect="episodes go on, windows re-read"
+                    )
                 return name, checkpoint
         log.warning(
             "no checkpoint to restore",
@@ -52,12 +57,15 @@ class Recovery:
             log.error("checkpoint failed", partition=partition, why=str(why), effect="the one before it stays")
             return None
 
-    def _must_fit(self, checkpoint: Checkpoint, assigned: Assigned) -> None:
+    def _changed(self, checkpoint: Checkpoint) -> str:
+        """What is not as it was when the checkpoint was taken; "" where all is."""
         if checkpoint.settings != self._fingerprint:
-            raise CheckpointError("it was taken under other settings in [detection], model.groups or sensors.csv")
+            return "other settings in [detection], model.groups or sensors.csv"
         now, then = self._serving(), checkpoint.models
-        if others := sorted(group for group in now.keys() | then.keys() if now.get(group) != then.get(group)):
-            raise CheckpointError(f"another model served {', '.join(others)}; SIGHUP swaps models and keeps the state")
+        others = sorted(group for group in now.keys() | then.keys() if now.get(group) != then.get(group))
+        return f"another model for {', '.join(others)}" if others else ""
+
+    def _must_fit(self, checkpoint: Checkpoint, assigned: Assigned) -> None:
         if checkpoint.position.offset < assigned.earliest:
             gone = f"{checkpoint.position.offset} to {assigned.earliest - 1}"
             raise CheckpointError(f"the readings that follow it, offsets {gone}, are out of retention")

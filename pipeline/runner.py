@@ -26,7 +26,7 @@ from pipeline.core.alerts import Alert
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, Record
 from pipeline.groups import Groups, Stepped
-from pipeline.ports import Assigned, Outputs, Polled, Sink, Source
+from pipeline.ports import Assigned, Outputs, Polled, Position, Sink, Source
 from pipeline.progress import Clock, Pace, Progress, Turn
 from pipeline.recovery import Recovery
 
@@ -80,14 +80,19 @@ class Runner:
         """Ask for the serving versions to be read again before the next turn; safe in a signal's handler."""
         self._reload = True
 
-    def drain(self) -> bool:
+    def drain(self, patience_seconds: float) -> bool:
         """Commit, checkpoint, leave the group; whether everything was committed. Blocks while outputs are in flight."""
+        deadline = self._clock.monotonic() + patience_seconds
         self._deliver(Outputs(), now=True)
+        while self._uncommitted() and self._clock.monotonic() < deadline:
+            polled = self._source.poll(self._pace.poll_seconds)  # a rebalance that is under way has to end first
+            self._follow(replace(polled, assigned=()), Turn())
+            self._deliver(Outputs(), now=True)
         for partition in sorted(self.partitions):
             self._checkpoint(partition)
         self._sink.close()
         self._source.close()
-        return all(progress.restoring or progress.done == progress.committed for progress in self.partitions.values())
+        return not self._uncommitted()
 
     def abandon(self) -> None:
         """Leave the group as it is, so that another member goes on from the last commit."""
@@ -210,11 +215,7 @@ class Runner:
         if not outputs and not now and at < self._commit_due:
             return False
         self._commit_due = at + COMMIT_SECONDS
-        moved = {
-            partition: progress.done
-            for partition, progress in self.partitions.items()
-            if not progress.restoring and progress.done != progress.committed
-        }
+        moved = self._uncommitted()
         if not outputs and not moved:
             return False
         if not self._sink.deliver(outputs, moved):
@@ -222,6 +223,13 @@ class Runner:
         for partition, position in moved.items():
             self.partitions[partition].committed = position
         return bool(moved)
+
+    def _uncommitted(self) -> dict[int, Position]:
+        return {
+            partition: progress.done
+            for partition, progress in self.partitions.items()
+            if not progress.restoring and progress.done != progress.committed
+        }
 
     def _latency(self, news: Sequence[Record]) -> float | None:
         stamps = [record.timestamp for record in news if record.timestamp]
@@ -266,7 +274,7 @@ class Runner:
         if any(progress.restoring for progress in self.partitions.values()):
             return  # the replay belongs to the old model; the flag stays
         self._deliver(Outputs(), now=True)
-        if any(progress.done != progress.committed for progress in self.partitions.values()):
+        if self._uncommitted():
             return
         self._reload = False
         try:

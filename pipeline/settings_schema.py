@@ -30,7 +30,7 @@ SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:,/\[\]]+):\d{1,5}")
 
 def _servers(value: str) -> str:
     for server in value.split(","):
-        if not SERVER.fullmatch(server.strip()):
+        if not SERVER.fullmatch(server.strip()) or int(server.rpartition(":")[2]) > 65535:
             raise ValueError(f"{server.strip()!r} is not host:port")
     return value
 
@@ -86,6 +86,8 @@ class TopicSettings(_Section):
     def _not_what_is_read(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and value == info.data.get("readings"):
             raise ValueError("is the topic of the readings: what is written there would be read again")
+        if value is not None and value in info.data.values():
+            raise ValueError("is the topic of other messages: whoever reads them would take these for theirs")
         return value
 
 
@@ -263,6 +265,7 @@ class Settings(BaseSettings):
         return (init_settings,)  # what is passed in; nothing is read behind the caller's back
 
     def fingerprint(self) -> str:
-        """SHA-256 of the settings that can change an alert; `sensors.csv` has a hash of its own, in the bundle."""
-        deciding = {"detection": self.detection.model_dump(mode="json"), "groups": self.model.groups}
+        """SHA-256 of the settings that can change an alert, `sensors.csv` apart."""
+        detection = self.detection.model_dump(mode="json", exclude={"catchup_after_seconds"})  # that is only a label
+        deciding = {"detection": detection, "groups": self.model.groups}
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

@@ -15,7 +15,7 @@ from pipeline.adapters.files import DataError, Series
 from pipeline.core.model import Model
 from pipeline.core.quality import USUAL_SILENCE, gap_limit
 from pipeline.core.readings import DAY, SECOND, BoolArray, FloatArray, IntArray
-from pipeline.core.scaling import Statistics
+from pipeline.core.scaling import LARGEST_RAW, Statistics
 
 FEWEST_ROWS = 60  # a sensor with fewer is served by its group's network, but neither fits nor calibrates it
 HELD_OUT = 0.3  # share of a history, its end: never fitted, so that calibration sees errors as live ones will be
@@ -125,6 +125,26 @@ def prepare(
             "give more history, or raise --fraction and --max-rows"
         )
     return Dataset(tuple(groups), tuple(sentence for sentence in left_out if sentence))
+
+
+def plausible(series: Series, now: int) -> tuple[Series, str]:
+    """Without the readings stamped after `now` (µs) and the values no sensor has; a sentence where there were any.
+
+    One stamp from the far future would make every reading before it late, and say that the model knows that future.
+    """
+    past = series.times <= now
+    sane = np.abs(np.where(np.isnan(series.values), 0.0, series.values)) <= LARGEST_RAW
+    found = [
+        f"{count} {what}"
+        for count, what in (
+            (int((~past).sum()), "readings stamped in the future"),
+            (int((~sane).sum()), f"values beyond {LARGEST_RAW:g}"),
+        )
+        if count
+    ]
+    values = np.where(sane, series.values, np.nan)[past]
+    kept = Series(series.sensor, series.times[past], series.channels, values, series.zone)
+    return kept, f"{series.sensor}: {' and '.join(found)} left out" if found else ""
 
 
 def in_time(series: Series) -> Series:

@@ -18,11 +18,12 @@ from pipeline.adapters.files import Series
 from pipeline.core import scaling
 from pipeline.core.alerts import ModelRef
 from pipeline.core.model import Array, Model, Network, SensorTables
+from pipeline.core.readings import SECOND
 from pipeline.core.table import Count
 from training import keras_model
 from training.baselines import evaluate_baselines, forecast_error
 from training.calibrate import Sensor, calibrate
-from training.dataset import Group, History, prepare, sensor_statistics, training_part
+from training.dataset import Group, History, plausible, prepare, sensor_statistics, training_part
 from training.fit import FitResult, FitSettings, fit
 from training.network import stack
 from training.report import training_report
@@ -87,11 +88,14 @@ def train(
 
     The new version does not serve yet: that is `bundle.serve`, for the caller to decide.
     """
-    dataset = prepare(training_part(series, settings.fraction, settings.max_rows))
+    now = int(datetime.now(UTC).timestamp() * SECOND)
+    checked = [plausible(one, now) for one in series]
+    dataset = prepare(training_part([one for one, _ in checked], settings.fraction, settings.max_rows))
+    left_out = [*dataset.left_out, *(sentence for _, sentence in checked if sentence)]
     watched = progress or Silence()
-    told = {**(about or {}), "left_out": list(dataset.left_out)}
+    told = {**(about or {}), "left_out": left_out}
     trained = [train_group(group, root, settings, watched, told) for group in dataset.groups]
-    return [replace(trained[0], notes=(*trained[0].notes, *dataset.left_out)), *trained[1:]]
+    return [replace(trained[0], notes=(*trained[0].notes, *left_out)), *trained[1:]]
 
 
 def train_group(

@@ -22,7 +22,7 @@ from kafka.structs import MemberState
 
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
 from pipeline.adapters.kafka_rebalances import GivenUpError, Rebalances
-from pipeline.codecs.json import encode_alert, encode_dead_letter
+from pipeline.codecs.json import MAX_DEAD_BYTES, encode_alert, encode_dead_letter
 from pipeline.codecs.scores import encode_scores
 from pipeline.core.readings import Record
 from pipeline.ports import Assigned, Outputs, Polled, Position
@@ -245,7 +245,10 @@ class KafkaSink:
             )
         for rejected in outputs.dead_letters:
             value, headers = encode_dead_letter(rejected)
-            yield self._topics.dead_letter, {"key": rejected.key, "value": value, "headers": headers}
+            yield (
+                self._topics.dead_letter,
+                {"key": rejected.key and rejected.key[:MAX_DEAD_BYTES], "value": value, "headers": headers},
+            )
         if self._topics.scores is not None:
             for scored in outputs.scored:
                 for sensor, value in encode_scores(scored):

@@ -39,13 +39,16 @@ class SensorRow:
 
 def read_sensors_csv(path: Path) -> list[SensorRow]:
     """The lines in file order; where several cover a channel, the caller lets the later one win."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.DictReader(file, skipinitialspace=True)
-        unknown = sorted(set(lines.fieldnames or ()) - set(COLUMNS))
-        if unknown or "sensor" not in (lines.fieldnames or ()):
-            wrong = f"column {unknown[0]!r} is unknown" if unknown else "there is no column 'sensor'"
-            raise DataError(f"{path}: {wrong}; the columns are {', '.join(COLUMNS)}")
-        return [_row(f"{path}: line {lines.line_num}", line) for line in lines]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; it has to be a CSV file in UTF-8") from error
+    lines = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    unknown = sorted(set(lines.fieldnames or ()) - set(COLUMNS))
+    if unknown or "sensor" not in (lines.fieldnames or ()):
+        wrong = f"column {unknown[0]!r} is unknown" if unknown else "there is no column 'sensor'"
+        raise DataError(f"{path}: {wrong}; the columns are {', '.join(COLUMNS)}")
+    return [_row(f"{path}: line {lines.line_num}", line) for line in lines]
 
 
 def bounds(rows: Sequence[SensorRow], channels: Sequence[str]) -> tuple[Bound, ...]:

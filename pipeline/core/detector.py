@@ -66,6 +66,10 @@ class Detector:
         self.drop(partition)
         self.table.put(partition, arrays)
 
+    def adopt(self, partition: int) -> None:
+        """Go on under this model and these rules from rows that a snapshot brought from others, as after a swap."""
+        self._take_over(self.table.rows_of(partition))
+
     def drop(self, partition: int) -> None:
         """Let a partition go."""
         self.table.remove(self.table.rows_of(partition))
@@ -343,17 +347,23 @@ class Detector:
                 f"group {old.group}: version {model.ref.version} has other channels or another size than "
                 f"{old.ref.version}; stop the service and start it with the new version"
             )
+        self._serve(model)
+        self._take_over(self.table.rows_of())
+
+    def _take_over(self, rows: Rows) -> None:
+        """Give rows what the present model and rules know of them; episodes and clocks go on."""
         arrays, window = self.table.arrays, self._engine.window
-        rows = self.table.rows_of()
         seen = arrays.count[rows, Count.SEEN].astype(np.int64)
         order = (seen[:, None] + np.arange(window)) % window  # oldest first
         raw = scaling.unscaled(arrays.window[rows[:, None], order], arrays.scale[rows][:, None])
-        self._serve(model)
         arrays.pending[rows] = 0  # errors of the old network
         for row in rows.tolist():
             before = {name: arrays[name][row].copy() for name in ("clock", "count", "lane", "tally")}
             known = self._admit(row)
             arrays.clock[row, 2:] = before["clock"][2:]
+            # what this sensor has not sent yet is news, even if the model has been trained on it since
+            learn_from = arrays.clock[row, Clock.LEARN_FROM]
+            arrays.clock[row, Clock.LEARN_FROM] = min(learn_from, before["clock"][Clock.LAST] + 1)
             arrays.count[row, Count.FITTED] |= before["count"][Count.FITTED]
             if before["count"][Count.FITTED] and not known:  # its own first readings still say what is usual for it
                 arrays.clock[row, Clock.GAP_LIMIT] = before["clock"][Clock.GAP_LIMIT]

@@ -118,7 +118,7 @@ def test_members_that_come_and_are_killed_change_no_alert(
     producing.start()
     for member in members:
         member.start()
-        time.sleep(2.5)
+        member.wait_until_ready()
     members[0].kill()
     time.sleep(2)
     assert members[1].stop() == 0

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from typer.testing import CliRunner, Result
 
 from pipeline import bundle
 from pipeline.cli import app
+from pipeline.core.readings import SECOND
 
 QUICK = ("--updates", "20", "--hidden", "4")
 
+START = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()) * SECOND
 Invoke = Callable[..., Result]
 
 
@@ -121,6 +124,18 @@ def test_train_copes_with(header: str, rows: list[str], foreshock: Invoke, tmp_p
     write(tmp_path / "data/a.csv", header, rows)
     result = foreshock("train", tmp_path / "data", "--model", tmp_path / "models", *QUICK)
     assert result.exit_code == 0, result.output
+
+
+def test_a_stamp_from_the_far_future_and_a_sentinel_are_left_out_with_a_note(foreshock: Invoke, tmp_path: Path) -> None:
+    rows = waves(300)
+    rows[200] = f"2999-01-01T00:00:00Z,{20.0}"
+    rows[210:230] = [f"{stamp(i)},3.4e38" for i in range(210, 230)]
+    write(tmp_path / "data/a.csv", "timestamp,value", rows)
+    result = foreshock("train", tmp_path / "data", "--model", tmp_path / "models", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "1 readings stamped in the future and 20 values beyond 1e+37 left out" in result.output
+    (model,) = bundle.load_all(tmp_path / "models").values()
+    assert model.sensors.arrays["clock"][0, 0] < START + 86_400 * SECOND, "it learns and alerts from then on"
 
 
 def test_files_with_different_channels_become_different_groups(foreshock: Invoke, tmp_path: Path) -> None:

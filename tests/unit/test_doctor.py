@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import socket
 import time
 from collections.abc import Iterable
@@ -103,8 +103,10 @@ def test_what_is_wrong_on_this_machine_is_found(settings: Settings, tmp_path: Pa
     assert {name for name, check in seen.items() if not check.ok} == {"models", "sensors.csv", "http"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_found(settings: Settings, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    assert not found(settings)["checkpoints"].ok
-    tmp_path.chmod(0o700)
+def test_a_folder_that_may_not_be_written_is_found(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    check = found(settings)["checkpoints"]
+    assert (check.ok, "Permission denied" in check.detail, "set checkpoints.dir" in check.remedy) == (False, True, True)
