@@ -50,6 +50,7 @@ BudgetText = Annotated[str, typer.Option("--budget", help="False alarms that are
 Weights = Literal["shared", "own", "auto"]
 DEFAULT_URL = "http://127.0.0.1:9108"
 DEFAULT_BUDGET = "1/10000/sensor"
+DEMO_BUDGET = "3/20000/sensor"  # its faults are small
 
 
 @app.command()
@@ -171,7 +172,7 @@ def replay(
 @app.command()
 def evaluate(
     scores: Annotated[Path, typer.Argument(help="Folder that `foreshock replay` wrote.")],
-    labels: Annotated[Path, typer.Argument(help="{series: [[first, last], …]} as JSON.")],
+    labels: Annotated[Path, typer.Argument(help="JSON of known anomalies; its form is in docs/data.md.")],
     data: Annotated[Path | None, typer.Option(help="The data that was replayed, for the pictures.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
@@ -198,12 +199,12 @@ def evaluate(
 @app.command()
 def demo(
     duration: Annotated[float, typer.Option(help="Seconds of live readings.")] = 60.0,
-    sensors: Annotated[int, typer.Option(help="How many the plant has.")] = 48,
+    sensors: Annotated[int, typer.Option(help="How many the plant has.")] = 72,
     seed: Annotated[int, typer.Option(help="Of the plant and its faults.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the verdict here.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write the last view here, as SVG.")] = None,
     bootstrap_servers: Annotated[str | None, typer.Option(help="A broker; by default an embedded one.")] = None,
-    budget: BudgetText = DEFAULT_BUDGET,
+    budget: BudgetText = DEMO_BUDGET,
 ) -> None:
     """A plant, a broker, a model, live alerts: one command, nothing else needed."""
     from pipeline.adapters.embedded import EmbeddedBrokerError
@@ -216,6 +217,8 @@ def demo(
     options = DemoOptions(duration, sensors, seed, budget, bootstrap_servers, picture)
     with sentences(DemoError, EmbeddedBrokerError, wrong=(ValueError,)):
         Budget.parse(budget)
+        if duration <= 0:
+            raise ValueError(f"a demo lasts longer than {duration:g} s")
         verdict = run_demo(out, options, learn)
     out.print(verdict_tables(verdict))
     if json_file is not None:
@@ -268,11 +271,22 @@ def sensor_show(sensor: Annotated[str, typer.Argument(metavar="ID")], url: Url =
 
 
 @app.command()
-def doctor(config: Config = None) -> None:
+def doctor(
+    config: Config = None,
+    create_topics: Annotated[bool, typer.Option(help="First create missing topics, unreplicated.")] = False,
+) -> None:
     """Look for what would keep the service from running: broker, topics, model, clock, permissions."""
-    from pipeline.doctor import checks
+    from pipeline.adapters.kafka_connection import KafkaAwayError
+    from pipeline.adapters.kafka_topics import ensure_topics
+    from pipeline.doctor import READINGS_PARTITIONS, checks
 
-    found = checks(_settings(config))
+    settings = _settings(config)
+    topics = settings.kafka.topics
+    if create_topics:
+        with sentences(KafkaAwayError):
+            others = filter(None, (topics.alerts, topics.dead_letter, topics.scores))
+            ensure_topics(settings.kafka, {topics.readings: READINGS_PARTITIONS, **dict.fromkeys(others, 1)})
+    found = checks(settings)
     table = Table("", "check", "found", "what to do", box=None)
     for check in found:
         table.add_row(

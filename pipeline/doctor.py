@@ -21,6 +21,7 @@ from pipeline.web import WebError, listen
 SKEW_SECONDS = 5.0  # records that are further ahead of this machine's clock than this were stamped by a wrong one
 FREE_BYTES = 1 * 2**30  # wanted on the disk of the checkpoints, beside what two checkpoints of every known sensor take
 DAY_MS = 86_400_000
+READINGS_PARTITIONS = 6  # members that can share the load, at most
 
 
 class Check(NamedTuple):
@@ -52,15 +53,17 @@ def _kafka(settings: Settings, look: Callable[..., Survey]) -> Iterator[Check]:
         return
     yield Check("broker", True, f"{kafka.bootstrap_servers}, {seen.brokers} in the cluster")
     for topic, operation in uses.items():
-        yield _topic(topic, operation, seen)
+        yield _topic(topic, operation, seen, kafka.bootstrap_servers)
     yield _clock(seen)
 
 
-def _topic(topic: str, operation: str, seen: Survey) -> Check:
+def _topic(topic: str, operation: str, seen: Survey, servers: str) -> Check:
     name, state = f"topic {topic}", seen.topics.get(topic)
     if state is None:
-        command = f"kafka-topics.sh --bootstrap-server ... --create --topic {topic} --partitions 6"
-        return Check(name, False, "does not exist, or may not be seen", command)
+        partitions = READINGS_PARTITIONS if operation == "READ" else 1
+        command = f"kafka-topics.sh --bootstrap-server {servers} --create --topic {topic} --partitions {partitions}"
+        remedy = f"{command}; to try things out, foreshock doctor --create-topics"
+        return Check(name, False, "does not exist, or may not be seen", remedy)
     detail = ", ".join(
         [f"{state.partitions} partitions", f"{state.replicas} replicas"]
         + [f"{key} {state.config[key]}" for key in ("cleanup.policy", "retention.ms") if key in state.config]

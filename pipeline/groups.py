@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import structlog
 
 from pipeline.codecs import decode
 from pipeline.core.alerts import Alert, Kind
@@ -19,6 +20,8 @@ from pipeline.core.readings import Reading, ReadingBatch, Record, Rejected
 from pipeline.core.table import Arrays
 from pipeline.ports import Scored
 from pipeline.routing import Router
+
+log = structlog.get_logger(__name__)
 
 IGNORED = ("late", "duplicate", "unusable")  # counts of readings that were good, and yet were not scored
 
@@ -73,9 +76,22 @@ class Groups:
         told = [a for d in self._detectors.values() for a in d.apply(Tick(partition, time_us)).alerts]
         return list(self._audible(told))
 
-    def swap(self, model: Model) -> None:
-        """Serve another version of a group from the next reading on; ValueError where the state does not fit it."""
-        self._detectors[model.group].apply(Swap(model))
+    def newer(self, found: Mapping[str, Model]) -> list[Model]:
+        """Those that are not the ones that serve."""
+        for group in sorted(found.keys() ^ self._detectors.keys()):
+            log.warning("group not taken up", group=group, why="groups are fixed while the service runs; restart it")
+        serving = self.models
+        return [model for group, model in found.items() if group in serving and model.ref != serving[group].ref]
+
+    def swap(self, models: Iterable[Model]) -> None:
+        """Serve these from the next reading on; one that does not fit the state leaves the present one serving."""
+        for model in models:
+            try:
+                self._detectors[model.group].apply(Swap(model))
+            except ValueError as why:
+                log.error("model not taken up", group=model.group, version=model.ref.version, why=str(why))
+            else:
+                log.info("model swapped", group=model.group, version=model.ref.version)
 
     def snapshot(self, partition: int) -> dict[str, Arrays]:
         """The partition's state in every group."""

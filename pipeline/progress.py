@@ -54,10 +54,6 @@ class Progress:
         """What a commit would say now."""
         return Position(self.position, self.tick)
 
-    def postpone_checkpoint(self, until: float, now: float) -> None:
-        """Nothing has happened since the last one."""
-        self.checkpoint_due, self.checkpoint_time = until, now
-
 
 @dataclass(slots=True)
 class Turn:

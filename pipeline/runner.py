@@ -240,21 +240,22 @@ class Runner:
     def _checkpoint_one_that_is_due(self, turn: Turn) -> None:
         """One partition a turn, the longest due first, so that no turn waits for all of them."""
         now = self._clock.monotonic()
-        due = []
-        for partition, progress in self.partitions.items():
-            if progress.checkpoint_due <= now and progress.kept == progress.done:
-                progress.postpone_checkpoint(now + self._pace.checkpoint_seconds, self._clock.wall())  # it is as good
-            elif progress.checkpoint_due <= now:
-                due.append((progress.checkpoint_due, partition))
-        if not due:
-            return
-        self._deliver(Outputs(), now=True)
-        self._checkpoint(min(due)[1], turn)
+        due = [
+            (progress.checkpoint_due, p) for p, progress in self.partitions.items() if progress.checkpoint_due <= now
+        ]
+        if due:
+            self._deliver(Outputs(), now=True)
+            self._checkpoint(min(due)[1], turn)
 
     def _checkpoint(self, partition: int, turn: Turn | None = None) -> None:
         """Keep the state, if it is that of the committed position: any other would lose or repeat outputs."""
         progress = self.partitions[partition]
-        if not progress.restoring and progress.done == progress.committed:
+        if progress.restoring or progress.done != progress.committed:
+            return
+        if progress.kept == progress.done:  # nothing has happened since; the last one is as good as new
+            progress.checkpoint_due = self._clock.monotonic() + self._pace.checkpoint_seconds
+            progress.checkpoint_time = self._clock.wall()
+        else:
             self._keep(partition, turn)
 
     def _keep(self, partition: int, turn: Turn | None) -> None:
@@ -282,21 +283,12 @@ class Runner:
         except BundleError as why:
             log.error("models not taken up", why=str(why), effect="the present ones keep serving")
             return
-        serving = self._groups.models
-        for group in sorted(found.keys() ^ serving.keys()):
-            log.warning("group not taken up", group=group, why="groups are fixed while the service runs; restart it")
-        newer = [model for group, model in found.items() if group in serving and model.ref != serving[group].ref]
+        newer = self._groups.newer(found)
         for partition in self.partitions if newer else ():
             self._checkpoint(partition, turn)
-        for model in newer:
-            try:
-                self._groups.swap(model)
-            except ValueError as why:
-                log.error("model not taken up", group=model.group, version=model.ref.version, why=str(why))
-            else:
-                log.info("model swapped", group=model.group, version=model.ref.version)
+        self._groups.swap(newer)
         for partition in self.partitions if newer else ():
-            self._checkpoint(partition, turn)
+            self._keep(partition, turn)
 
     def _waiting_for(self, polled: Polled) -> str:
         if not polled.reachable:

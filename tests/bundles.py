@@ -34,7 +34,9 @@ def calibrated(cell: Cell = "lstm", networks: int = 1) -> Model:
 
 def saved(root: Path, model: Model | None = None) -> Path:
     served = model or calibrated()
-    golden = np.random.default_rng(0).standard_normal((2, 8, served.network.inputs)).astype(np.float32)
+    golden = (
+        np.random.default_rng(0).standard_normal((2, served.network.window, served.network.inputs)).astype(np.float32)
+    )
     return bundle.save(served, root, {"why": "a test"}, golden)
 
 

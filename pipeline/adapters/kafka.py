@@ -16,6 +16,7 @@ from kafka.errors import (
     KafkaError,
     KafkaTimeoutError,
     RebalanceInProgressError,
+    RetriableError,
     UnknownMemberIdError,
 )
 from kafka.structs import MemberState
@@ -66,7 +67,7 @@ class KafkaSource:
                 metadata_max_age_ms=round(METADATA_SECONDS * 1000),
                 allow_auto_create_topics=False,
             )
-        except KafkaTimeoutError as error:
+        except RetriableError as error:
             raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
         self._rebalances.consumer = self.consumer
         self.consumer.subscribe([self._topic], listener=self._rebalances)
@@ -78,14 +79,14 @@ class KafkaSource:
         try:
             polled = self.consumer.poll(timeout_ms=round(timeout_seconds * 1000))
         except KafkaError as error:
-            if not error.retriable and not isinstance(error.__cause__, GivenUpError):
+            if not isinstance(error, RetriableError) and not isinstance(error.__cause__, GivenUpError):
                 raise
             log.info("poll cut short", why=str(error.__cause__ or error))
             polled = {}
         given_up, lost = self._follow()
         # What is given up is committed only after this poll; whoever takes it, even we, has to see that commit.
         assigned = [] if given_up or lost else list(self._resolve())
-        positions = {tp.partition: self.consumer.position(tp, timeout_ms=0) for tp in self._started}
+        positions = {tp.partition: self._reached(tp) for tp in self._started}
         ends = {tp.partition: self.consumer.highwater(tp) for tp in self._started}
         return Polled(
             [record for records in polled.values() for record in map(_record, records)],
@@ -110,12 +111,12 @@ class KafkaSource:
         tps = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
         try:
             ends = self.consumer.end_offsets(tps, timeout_ms=round(BEAT_SECONDS * 1000))
-        except KafkaTimeoutError:
+        except RetriableError:
             return set()
-        positions = {tp: self.consumer.position(tp, timeout_ms=0) for tp in tps}
+        positions = {tp: self._reached(tp) for tp in tps}
         # The embedded broker names ends that are too low, hence the highest that anything has named.
         highest = {tp: max(ends[tp], self.consumer.highwater(tp) or 0) for tp in tps}
-        return {tp.partition for tp in tps if positions[tp] is not None and positions[tp] >= highest[tp]}
+        return {tp.partition for tp, position in positions.items() if position is not None and position >= highest[tp]}
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""
@@ -140,7 +141,7 @@ class KafkaSource:
         for tp in sorted(self._coming):
             try:
                 assigned = self._position(tp)
-            except KafkaTimeoutError:
+            except RetriableError:
                 log.warning("no answer yet", wanted="the committed offset", partition=tp.partition)
                 return
             self._coming.discard(tp)
@@ -172,6 +173,14 @@ class KafkaSource:
                 return int(found.offset)
         return int(self.consumer.end_offsets([tp], timeout_ms=wait_ms)[tp])
 
+    def _reached(self, tp: TopicPartition) -> int | None:
+        """The next offset to be returned; None while the broker would have to be asked and does not answer."""
+        try:
+            position: int | None = self.consumer.position(tp, timeout_ms=0)
+        except RetriableError:
+            return None
+        return position
+
     def _heard_from_lately(self) -> bool:
         beats = self.consumer.metrics()["consumer-coordinator-metrics"]
         silence: float = beats["last-heartbeat-seconds-ago"]
@@ -198,7 +207,7 @@ class KafkaSink:
                 max_block_ms=round(ANSWER_SECONDS * 1000),
                 allow_auto_create_topics=False,
             )
-        except KafkaTimeoutError as error:
+        except RetriableError as error:
             raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
         topics = self._topics
         for topic in filter(None, (topics.readings, topics.alerts, topics.dead_letter, topics.scores)):
@@ -263,7 +272,7 @@ class KafkaSink:
         }
         try:
             self._consumer.commit(offsets, timeout_ms=round(COMMIT_SECONDS * 1000))
-        except (*NOT_NOW, KafkaTimeoutError) as why:
+        except (*NOT_NOW, RetriableError) as why:
             log.warning("offsets not committed", why=type(why).__name__, effect="they are due again")
             return False
         return True

@@ -54,9 +54,9 @@ class DemoOptions:
     """What the demo can be told."""
 
     duration_seconds: float = 60.0
-    sensors: int = 48
+    sensors: int = 72
     seed: int = 0
-    budget: str = "1/10000/sensor"
+    budget: str = "3/20000/sensor"
     bootstrap_servers: str | None = None  # None: the embedded broker
     picture: Path | None = None  # an SVG of the view at its end
 

@@ -15,6 +15,7 @@ from pipeline.core.readings import SECOND, Reason, Record, Rejected
 from pipeline.ports import Assigned, Outputs, Polled, Position, Sink, Source
 
 PATIENCE_SECONDS = 20.0
+STARTS = [("earliest", b"old"), ("latest", b"new"), ("time", b"new")]
 ALERT = Alert(
     alert_id="0123456789abcdef", revision=1, state=State.FIRING, kind=Kind.FORECAST, severity=Severity.WARNING,
     sensor="plant1/pump-7", start=1, last=2, evidence=Evidence(0, 0, 1), model=ModelRef("pumps", "1", "0" * 64),
@@ -106,7 +107,7 @@ class SourceAndSinkContract:
             assert sink.deliver(Outputs(), {0: Position(1)})
         assert world.published() == ([], 0)
 
-    @pytest.mark.parametrize(("start", "first"), [("earliest", b"old"), ("latest", b"new"), ("time", b"new")])
+    @pytest.mark.parametrize(("start", "first"), STARTS)
     def test_without_a_committed_offset_the_settings_say_where_to_start(
         self, world: World, start: str, first: bytes
     ) -> None:

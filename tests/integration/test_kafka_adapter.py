@@ -20,7 +20,7 @@ from pipeline.ports import Outputs, Position, Sink, Source
 from pipeline.settings_schema import KafkaSettings
 from tests.brokers import Broker
 from tests.conftest import NewTopics
-from tests.contract.source_and_sink import ALERT, SourceAndSinkContract, World, assigned, records, until
+from tests.contract.source_and_sink import ALERT, STARTS, SourceAndSinkContract, World, assigned, records, until
 from tests.kafka.node import KafkaNode, KafkaNodeError, fetch_jars
 from tests.service import messages
 
@@ -72,17 +72,25 @@ class KafkaWorld:
 
 class TestKafka(SourceAndSinkContract):
     @pytest.fixture
-    def world(self, broker: Broker, topics: NewTopics, request: pytest.FixtureRequest) -> World:
-        if not broker.is_apache_kafka and request.node.callspec.params.get("start", "earliest") != "earliest":
-            pytest.skip("the embedded broker knows no ends of partitions and finds no time")
+    def world(self, broker: Broker, topics: NewTopics) -> World:
         return KafkaWorld(broker, topics)
 
+    @pytest.mark.kafka_only  # the embedded broker names ends that are too low
+    def test_positions_and_ends_say_how_much_is_left(self, world: World) -> None:
+        super().test_positions_and_ends_say_how_much_is_left(world)
 
+    @pytest.mark.kafka_only  # nor does it find a time
+    @pytest.mark.parametrize(("start", "first"), STARTS)
+    def test_without_a_committed_offset_the_settings_say_where_to_start(
+        self, world: World, start: str, first: bytes
+    ) -> None:
+        super().test_without_a_committed_offset_the_settings_say_where_to_start(world, start, first)
+
+
+@pytest.mark.kafka_only  # the embedded broker takes minutes over a rebalance
 def test_a_member_that_comes_takes_half_and_the_other_commits_what_it_gives_up(
     broker: Broker, topics: NewTopics
 ) -> None:
-    if not broker.is_apache_kafka:
-        pytest.skip("the embedded broker takes minutes over this")
     world = KafkaWorld(broker, topics)
     world.produce([b"a", b"b"], partition=0)
     world.produce([b"c", b"d"], partition=1)

@@ -240,7 +240,7 @@ def test_a_drain_on_a_dead_broker_ends_in_time_and_says_what_it_left(node: Kafka
     began = time.monotonic()
     assert service.stop() == 1
     assert time.monotonic() - began < 12
-    assert [event["event"] for event in service.events()][-1] in ("drain cut off", "drain incomplete", "service ended")
+    assert {"drain cut off", "drain incomplete"} & {event["event"] for event in service.events()}
     node.start()
     producing.join()
     service.start()

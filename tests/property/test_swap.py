@@ -128,6 +128,29 @@ def test_swapping_twice_is_swapping_once(at: int) -> None:
     assert_same(state_of(once), state_of(twice))
 
 
+@FEW
+@given(at=AT)
+def test_a_restart_under_another_model_is_a_swap(at: int) -> None:
+    running, restarted = Detector(version(1), RULES), Detector(version(2), RULES)
+    before, after = parts(at)
+    running.step(before)
+    restarted.restore(0, state_of(running))
+    restarted.adopt(0)
+    running.apply(Swap(version(2)))
+    assert_same(state_of(running), state_of(restarted))
+    assert running.step(after).alerts == restarted.step(after).alerts
+
+
+def test_what_a_sensor_has_not_sent_yet_is_news_even_if_the_new_model_was_trained_on_it() -> None:
+    tables = {name: table.copy() for name, table in version(2).sensors.arrays.items()}
+    tables["clock"][:, Clock.LEARN_FROM] = later().times[-1] + 1
+    before, after = parts(2 * 65)
+    detector = Detector(version(1), RULES)
+    detector.step(before)
+    detector.apply(Swap(replace(version(2), sensors=replace(version(2).sensors, arrays=tables))))
+    assert [a.sensor for a in detector.step(after).alerts if a.kind is Kind.FORECAST][0] == "s1"
+
+
 def test_the_same_weights_under_another_version_forecast_nearly_as_before() -> None:
     same = replace(version(1), ref=replace(version(1).ref, version="7"))
     stayed, swapped = Detector(version(1), RULES), Detector(version(1), RULES)

@@ -118,6 +118,7 @@ def test_a_known_sensor_needs_no_warm_up() -> None:
 def test_the_prior_is_the_group_at_the_weight_of_500_readings_and_has_no_scale() -> None:
     model, _ = calibrated()
     tail = model.prior["tail"]
+    assert PRIOR_COUNTS == 500
     assert (tail[..., 0] == PRIOR_COUNTS).all()
     assert (np.diff(tail.astype(int), axis=-1) <= 0).all()
     assert "scale" not in model.prior
@@ -125,7 +126,9 @@ def test_the_prior_is_the_group_at_the_weight_of_500_readings_and_has_no_scale()
     assert model.prior["count"].tolist() == [0, 0, 0]
     log_errors = model.sensors.arrays["lane"][:, 0, Lane.LOG_ERROR]
     assert model.prior["lane"][0, Lane.LOG_ERROR] == pytest.approx(np.median(log_errors))
-    assert model.prior["level"][Level.EXCESS] >= np.float32(scoring.LEAST_EXCESS)
+    medians, highs = np.nanquantile(model.sensors.arrays["blocks"], [0.5, 0.9], axis=1)
+    assert model.prior["level"][Level.USUAL] == pytest.approx(np.median(medians), rel=1e-6)
+    assert model.prior["level"][Level.EXCESS] == pytest.approx(np.median((highs - medians) / np.log(5)), rel=1e-6)
 
 
 def test_an_unseen_sensor_is_scored_by_the_prior_after_its_warm_up() -> None:

@@ -125,6 +125,7 @@ def test_an_unseen_sensor_warms_up_for_a_window_and_is_then_scored() -> None:
     assert "warming: 63 of 64 readings" in str(detector.describe("s"))
     then = detector.step(models.one(calm(2), first=63))
     assert then.counts == {"warming": 1, "scored": 1}
+    assert detector.snapshot(0)["count"][0, Count.LEARNED] == 32 + 1  # the second half of the window, and the next
     assert detector.census() == {"scoring": 1, "warming": 0, "alerting": 0, "silent": 0}
 
 

@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from pipeline.core.alerts import Alert, Kind, Resolution, Severity, State, alert_id
 from pipeline.core.detector import Detector
 from pipeline.core.events import Bound, Retire, Tick
 from pipeline.core.readings import SECOND
+from pipeline.core.reporting import Reporter
+from pipeline.core.table import SensorTable, layout
 from pipeline.core.thresholds import Budget
 from tests import models
 from tests.models import INTERVAL
@@ -46,6 +49,7 @@ def test_a_jump_raises_an_alert_that_explains_itself() -> None:
         CALM + 4,
     )
     assert alert.model == models.model().ref
+    assert alert.detection_delay_ms == 0
 
 
 def test_the_alert_ends_when_the_signal_is_back_under_the_same_id_and_says_over_which_stretch() -> None:
@@ -143,6 +147,7 @@ def test_retiring_a_sensor_resolves_all_that_is_open_and_forgets_it() -> None:
     ended = detector.apply(Retire("s", at(CALM + 31))).alerts
     assert {a.alert_id for a in ended} == {a.alert_id for a in fired}
     assert {(a.state, a.resolution, a.end) for a in ended} == {(State.RESOLVED, Resolution.RETIRED, at(CALM + 31))}
+    assert {a.revision for a in ended} == {2}
     assert detector.describe("s") is None
     assert detector.open_alerts() == detector.apply(Retire("s", at(CALM + 32))).alerts == []
 
@@ -158,6 +163,26 @@ def test_stuck_and_limit_alerts_carry_a_measure_its_limit_and_unit_and_no_score(
     assert (moving.alert_id, moving.end, moving.measure) == (still.alert_id, at(CALM + 15), 15.0)
     assert {(a.channel, a.score, a.threshold) for a in (beyond, within, still, moving)} == {("c0", None, None)}
     assert still.unit == "readings"
+    assert (still.detection_delay_ms, beyond.detection_delay_ms, moving.detection_delay_ms) == (9 * 60_000, 0, None)
+
+
+@pytest.mark.parametrize(("value", "limit"), [(120.0, 100.0), (-120.0, -100.0)])
+def test_an_open_limit_alert_names_the_limit_that_was_crossed(value: float, limit: float) -> None:
+    detector = settled()
+    [opened] = of(Kind.LIMIT, detector.step(after(np.array([value, 20.0]))).alerts)
+    [standing] = of(Kind.LIMIT, detector.open_alerts())
+    assert (standing.alert_id, standing.limit, standing.measure) == (opened.alert_id, limit, 20.0)
+
+
+@pytest.mark.parametrize(("blocks", "score", "extrapolated"), [(10, 2.6, False), (10, 2.8, True), (60, 3.4, False)])
+def test_a_score_beyond_one_episode_in_all_that_was_seen_is_marked_as_extrapolated(
+    blocks: int, score: float, extrapolated: bool
+) -> None:
+    table = SensorTable(layout(models.model()))
+    [row], _ = table.locate(["s"], np.zeros(1, np.int64))
+    table.arrays.blocks[row, :blocks] = 1.0  # of fifty readings each
+    reporter = Reporter(models.model(), table, RULES, 2.0)
+    assert reporter.forecast(int(row), "opened", score).extrapolated is extrapolated
 
 
 def test_a_channel_that_never_moved_in_its_first_window_is_constant_by_nature() -> None:

@@ -13,7 +13,7 @@ from tests import models
 
 NAN = float("nan")
 PRIOR = (1.0, 0.2)
-SCALED_ERROR, OUT_OF_RANGE = 5, 6  # rows of the features
+ONE_STEP, SMALLEST, SCALED_ERROR, OUT_OF_RANGE = 0, 1, 5, 6  # rows of the features
 
 
 def blocks(*values: float) -> Array:
@@ -102,6 +102,14 @@ def test_a_value_within_the_range_of_the_fit_part_is_not_out_of_range() -> None:
     arrays.lane[0, 0, [Lane.LOW, Lane.HIGH]] = -2.0, 3.0
     found = follow(arrays, np.array([-2, 3, 0, 5, -4], np.float32), np.zeros(5, np.float32))[:, OUT_OF_RANGE]
     assert found == pytest.approx([0, 0, 0, 0.02 * 2, 0.98 * 0.04 + 0.02 * 2], abs=1e-6)
+
+
+def test_the_smallest_error_is_that_of_the_forecasts_that_were_made() -> None:
+    errors, nothing = np.array([[-9.0], [2.0], [-1.0]], np.float32), np.zeros(1, np.float32)
+    for made, smallest in (([1, 0, 0], 9.0), ([1, 1, 0], 2.0), ([1, 1, 1], 1.0)):
+        valid = np.array(made, np.bool_)[:, None]
+        found = scoring.features(columns(), on([0]), nothing, nothing, errors, valid)[:, 0]
+        assert (found[ONE_STEP], found[SMALLEST]) == (9.0, smallest)
 
 
 def test_an_error_across_a_gap_says_nothing() -> None:

@@ -1,0 +1,147 @@
+"""One step of one sensor: a forecast is compared when its time has come, and blocks of surprise calibrate the score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.core import scoring
+from pipeline.core.engine import SETTLING, Engine, Step, window_features
+from pipeline.core.lstm import features
+from pipeline.core.model import Array, Model
+from pipeline.core.table import BLOCKS, Columns, Count, Level, SensorTable, layout
+from tests import models
+
+RISES = (0.1, 0.5, -0.3)  # of asinh(x), foretold for 1, 12 and 48 readings ahead
+HORIZONS = (1, 12, 48)
+
+
+def foretelling(mode: str = "carried") -> Model:
+    """A model whose forecasts are the last value, risen by RISES."""
+    model = models.model(mode=mode)
+    bias = np.array(RISES, np.float32).reshape(1, 1, 3)
+    return replace(model, network=replace(model.network, head=np.zeros_like(model.network.head), head_bias=bias))
+
+
+def sensor(model: Model) -> Columns:
+    """One row that has seen nothing, calibrated as a group of which nothing is known."""
+    arrays = SensorTable(layout(model)).blank(1)
+    arrays.level[0, [Level.USUAL, Level.EXCESS]] = scoring.USUAL, scoring.EXCESS
+    return arrays
+
+
+def follow(model: Model, arrays: Columns, x: Array) -> Iterator[Step]:
+    """Step one row through these scaled values."""
+    engine, row, yes = Engine(model), np.zeros(1, np.intp), np.ones(1, np.bool_)
+    for value in x:
+        missing = np.isnan(value)
+        yield engine.advance(arrays, row, value.reshape(1, 1), ~missing.reshape(1, 1), yes & ~missing)
+
+
+@pytest.fixture
+def errors(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Array, Array]]:
+    """The forecast errors and their validity that each step hands to scoring, (3,) each."""
+    seen: list[tuple[Array, Array]] = []
+    real = scoring.features
+
+    def watch(arrays: Columns, on: Any, x: Array, then: Array, wrong: Array, valid: Any) -> Array:
+        seen.append((wrong[:, 0].copy(), valid[:, 0].copy()))
+        return real(arrays, on, x, then, wrong, valid)
+
+    monkeypatch.setattr(scoring, "features", watch)
+    return seen
+
+
+def surprises(monkeypatch: pytest.MonkeyPatch, given: Array) -> None:
+    """Let scoring find these surprises, one a reading."""
+    left = iter(given)
+
+    def combine(*_: object) -> tuple[Array, Array]:
+        return np.array([next(left)], np.float32), np.zeros((1, 1), np.float32)
+
+    monkeypatch.setattr(scoring, "combine", combine)
+
+
+@pytest.mark.parametrize("mode", ["carried", "windowed"])
+def test_a_forecast_is_compared_with_the_value_of_the_reading_it_was_made_for(
+    mode: str, errors: list[tuple[Array, Array]]
+) -> None:
+    x = np.random.default_rng(0).standard_normal(130).astype(np.float32)
+    model = foretelling(mode)
+    for t, step in enumerate(follow(model, sensor(model), x)):
+        wrong, valid = errors[t]
+        for h, rise, error, made in zip(HORIZONS, RISES, wrong, valid, strict=True):
+            assert made == (t >= h)
+            if made:
+                assert error == pytest.approx(x[t] - np.sinh(np.arcsinh(x[t - h]) + rise), abs=1e-5)
+        expected = np.sinh(np.arcsinh(x[t - 1]) + RISES[0]) if t else np.nan
+        assert step.expected[0, 0] == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+
+def test_after_a_gap_no_error_reaches_across_it(errors: list[tuple[Array, Array]]) -> None:
+    model = foretelling()
+    arrays = sensor(model)
+    for _ in follow(model, arrays, np.zeros(60, np.float32)):
+        pass
+    arrays.count[0, Count.SINCE] = 0
+    for t, _ in enumerate(follow(model, arrays, np.zeros(60, np.float32))):
+        assert errors[60 + t][1].tolist() == [t >= 1, t >= 12, t >= 48]
+
+
+def test_a_missing_value_is_filled_with_its_forecast() -> None:
+    x = np.full(70, 2.0, np.float32)
+    x[40] = np.nan
+    model = foretelling()
+    arrays = sensor(model)
+    *_, last = follow(model, arrays, x[:42])
+    filled = np.sinh(np.arcsinh(2.0) + RISES[0])
+    assert arrays.window[0, 40, 0] == pytest.approx(filled, rel=1e-6)
+    assert last.expected[0, 0] == pytest.approx(np.sinh(np.arcsinh(filled) + RISES[0]), rel=1e-6)
+
+
+def test_a_value_that_is_missing_before_any_was_there_is_zero() -> None:
+    model = foretelling()
+    arrays = sensor(model)
+    list(follow(model, arrays, np.array([np.nan, np.nan], np.float32)))
+    assert arrays.window[0, :2, 0].tolist() == [0.0, pytest.approx(np.sinh(RISES[0]))]
+
+
+def test_no_score_exceeds_one_until_fifty_readings_have_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    surprises(monkeypatch, np.full(60, 100.0, np.float32))
+    model = foretelling()
+    scores = [float(step.scores[0]) for step in follow(model, sensor(model), np.zeros(60, np.float32))]
+    assert scores[:SETTLING] == [1.0] * 50
+    assert min(scores[SETTLING:]) > 1.0
+
+
+def test_a_block_is_the_largest_surprise_of_fifty_readings_and_counts_four_blocks_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = np.random.default_rng(0).uniform(0, 3, 67 * 50).astype(np.float32)
+    largest = given.reshape(67, 50).max(axis=1)
+    surprises(monkeypatch, given)
+    model = foretelling()
+    arrays, engine = sensor(model), Engine(model)
+    for t, _ in enumerate(follow(model, arrays, np.zeros(len(given), np.float32))):
+        full, rest = divmod(t + 1, 50)
+        if rest == 0:
+            ring = np.full((1, BLOCKS), np.nan, np.float32)
+            for block in range(max(full - BLOCKS, 0), full - scoring.BLOCK_DELAY):
+                ring[0, block % BLOCKS] = largest[block]
+            usual, excess = scoring.episode_calibration(ring, engine.prior_episode)
+            assert arrays.level[0, [Level.USUAL, Level.EXCESS]].tolist() == [usual[0], excess[0]]
+            assert arrays.blocks[0, (full - 1) % BLOCKS] == largest[full - 1]
+
+
+def test_a_window_s_features_are_those_of_its_readings_and_the_first_change_is_zero() -> None:
+    windows = np.random.default_rng(0).standard_normal((3, 5, 2)).astype(np.float32)
+    lengths = np.array([5, 3, 1])
+    found = window_features(windows, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        for t in range(5 - length, 5):
+            before = windows[row, t - 1] if t > 5 - length else windows[row, t]
+            np.testing.assert_array_equal(found[row, t], features(windows[row, t : t + 1], before[None])[0])
