@@ -148,7 +148,7 @@ def test_what_a_sensor_has_not_sent_yet_is_news_even_if_the_new_model_was_traine
     detector = Detector(version(1), RULES)
     detector.step(before)
     detector.apply(Swap(replace(version(2), sensors=replace(version(2).sensors, arrays=tables))))
-    assert [a.sensor for a in detector.step(after).alerts if a.kind is Kind.FORECAST][0] == "s1"
+    assert next(a.sensor for a in detector.step(after).alerts if a.kind is Kind.FORECAST) == "s1"
 
 
 def test_the_same_weights_under_another_version_forecast_nearly_as_before() -> None:
