@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime
@@ -49,6 +51,7 @@ class KafkaSource:
     def __init__(self, settings: KafkaSettings, *, client_id: str = "foreshock") -> None:
         """Connect; KafkaAwayError where no broker answers within a moment."""
         self._settings, self._topic = settings, settings.topics.readings
+        self._answered = -math.inf  # monotonic s, when the broker last said where to go on
         self._rebalances = Rebalances()
         try:
             self.consumer = KafkaConsumer(
@@ -145,6 +148,7 @@ class KafkaSource:
                 log.warning("no answer yet", wanted="the committed offset", partition=tp.partition)
                 return
             self._coming.discard(tp)
+            self._answered = time.monotonic()
             yield assigned
 
     def _position(self, tp: TopicPartition) -> Assigned:
@@ -183,8 +187,9 @@ class KafkaSource:
 
     def _heard_from_lately(self) -> bool:
         beats = self.consumer.metrics()["consumer-coordinator-metrics"]
-        silence: float = beats["last-heartbeat-seconds-ago"]
-        return silence < 3 * self._settings.heartbeat_seconds + 1
+        # a member that was just admitted has been answered, though its first heartbeat is still to come
+        silence = min(beats["last-heartbeat-seconds-ago"], time.monotonic() - self._answered)
+        return bool(silence < 3 * self._settings.heartbeat_seconds + 1)
 
 
 class KafkaSink:
