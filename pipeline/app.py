@@ -27,7 +27,7 @@ from pipeline.core.thresholds import Budget
 from pipeline.groups import Groups
 from pipeline.progress import Pace, Turn
 from pipeline.recovery import Recovery
-from pipeline.routing import Group, Router
+from pipeline.routing import Router, groups_of
 from pipeline.runner import Runner
 from pipeline.settings_schema import Settings
 from pipeline.status import Status
@@ -149,12 +149,7 @@ class App:
                 f"{self.settings.model.dir}: no bundle for {', '.join(strangers)}, which model.groups names; "
                 f"there are {', '.join(sorted(models))}"
             )
-        router = Router(
-            {
-                name: Group(model.channels, frozenset(model.sensors.names), patterns.get(name))
-                for name, model in models.items()
-            }
-        )
+        router = Router(groups_of(models, patterns))
         fleet = sum(len(model.sensors.names) for model in models.values())
         rules = {
             name: Rules(

@@ -15,7 +15,7 @@ from pipeline.core.detector import Detector
 from pipeline.core.events import Rules
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, BoolArray, FloatArray, Reading
-from pipeline.routing import Group, Router
+from pipeline.routing import Router, groups_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,15 +37,6 @@ class Replay:
     sensors: tuple[Replayed, ...]
     alerts: tuple[Alert, ...]
     counts: Mapping[str, int]
-
-
-def groups_of(models: Mapping[str, Model], patterns: Mapping[str, str] | None = None) -> dict[str, Group]:
-    """The models as routing sees them."""
-    patterns = patterns or {}
-    return {
-        name: Group(model.channels, frozenset(model.sensors.names), patterns.get(name))
-        for name, model in models.items()
-    }
 
 
 def replay(

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
+from pipeline.core.model import Model
 from pipeline.core.readings import Reading, Reason, Rejected
 
 PLAIN = "value"  # the channel of a reading that names none
@@ -34,6 +35,15 @@ class Group(NamedTuple):
     channels: Sequence[str]
     sensors: AbstractSet[str] = frozenset()
     pattern: str | None = None  # as in a shell, e.g. plant1/pump-*; case counts
+
+
+def groups_of(models: Mapping[str, Model], patterns: Mapping[str, str] | None = None) -> dict[str, Group]:
+    """The models as routing sees them."""
+    patterns = patterns or {}
+    return {
+        name: Group(model.channels, frozenset(model.sensors.names), patterns.get(name))
+        for name, model in models.items()
+    }
 
 
 class Router:

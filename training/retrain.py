@@ -22,8 +22,7 @@ from pipeline import bundle
 from pipeline.adapters.files import DataError, Series
 from pipeline.core.model import Model
 from pipeline.core.readings import Reading
-from pipeline.replay import groups_of
-from pipeline.routing import Router
+from pipeline.routing import Router, groups_of
 from training.dataset import FEWEST_ROWS, Group, in_time, prepare, regroup
 from training.masking import Mask, mask
 from training.past import Past
