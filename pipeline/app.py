@@ -140,7 +140,7 @@ class App:
             self._count_due = time.monotonic() + COUNT_SECONDS
             self.status.open_alerts = tuple(runner.open_alerts())
             self.telemetry.counted(self._groups.census(), self.status.open_alerts)
-            self.telemetry.serves(model.ref for model in self._groups.models.values())
+            self.telemetry.serves((model.ref for model in self._groups.models.values()), self._groups.budgets)
 
     def _detectors(self, models: Mapping[str, Model]) -> Groups:
         patterns, detection = self.settings.model.groups, self.settings.detection
@@ -160,7 +160,12 @@ class App:
             )
             for name, model in models.items()
         }
-        on = {Kind.STUCK: detection.stuck, Kind.GAP: detection.gap, Kind.LIMIT: detection.limit}
+        on = {
+            Kind.STUCK: detection.stuck,
+            Kind.GAP: detection.gap,
+            Kind.LIMIT: detection.limit,
+            Kind.CLOCK: detection.clock,
+        }
         detectors = {name: Detector(model, rules[name]) for name, model in models.items()}
         return Groups(detectors, router, frozenset(kind for kind, wanted in on.items() if not wanted))
 

@@ -31,7 +31,7 @@ from pipeline.core.readings import DAY
 from pipeline.core.scaling import LARGEST_RAW, SMALLEST_SCALE
 from pipeline.core.table import Clock, Count, Lane, Level, layout
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MOST_BYTES = 2**32  # of one file; a bundle of a million sensors of one channel takes 2.5 GB
 MANIFEST, WEIGHTS, SENSORS, GOLDEN, SERVING = (
     "manifest.json", "weights.safetensors", "sensors.safetensors", "golden.npz", "serving",
@@ -294,9 +294,11 @@ def _check_numbers(prefix: str, tables: Mapping[str, npt.NDArray[Any]], networks
         ("clock", Clock.GAP_LIMIT, 0, 2**60),
         ("count", Count.NETWORK, 0, networks - 1),
         ("count", Count.FITTED, 0, 1 if prefix == "sensor" else 0),
-        ("count", Count.LEARNED, 0, 2**30),
         ("level", Level.USUAL, -1e3, 1e3),
         ("level", Level.EXCESS, 1e-3, 1e3),
+        ("level", Level.OWN_USUAL, -1e3, 1e3),
+        ("level", Level.OWN_EXCESS, 1e-3, 1e3),
+        ("level", Level.OWN_BLOCKS, 1, 1e6),
         ("scale", 0, -LARGEST_RAW, LARGEST_RAW),
         ("scale", 1, SMALLEST_SCALE, LARGEST_RAW),
         ("lane", Lane.LOG_ERROR, -50, 50),
@@ -306,8 +308,6 @@ def _check_numbers(prefix: str, tables: Mapping[str, npt.NDArray[Any]], networks
         found = tables[name][..., column] if name in tables else np.full(1, low)
         if not ((found >= low) & (found <= high)).all():  # also where it is not a number
             raise BundleError(f"{path}: column {column} of {prefix}.{name} is not within {low:g} and {high:g}")
-    if np.isinf(tables.get("blocks", np.zeros(0))).any():  # NaN is a block not written yet
-        raise BundleError(f"{path}: {prefix}.blocks holds a number that is not finite")
 
 
 def _golden_forecast(network: Network, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

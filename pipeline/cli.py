@@ -52,7 +52,7 @@ BudgetText = Annotated[str, typer.Option("--budget", help="False alarms that are
 Weights = Literal["shared", "own", "auto"]
 DEFAULT_URL = "http://127.0.0.1:9108"
 DEFAULT_BUDGET = "1/10000/sensor"
-DEMO_BUDGET = "3/20000/sensor"  # its faults are small
+DEMO_BUDGET = "5/20000/sensor"  # its faults are small
 
 
 @app.command()

@@ -58,6 +58,11 @@ class Groups:
         """The model that serves each group."""
         return {name: detector.model for name, detector in self._detectors.items()}
 
+    @property
+    def budgets(self) -> dict[str, float]:
+        """The false forecast alerts that each group is allowed a reading."""
+        return {name: detector.budget for name, detector in self._detectors.items()}
+
     def step(self, records: Sequence[Record]) -> Stepped:
         """Decode, route and score. Records of a partition come in offset order; how they are cut does not matter."""
         stepped = Stepped()

@@ -54,10 +54,11 @@ def replay(
     rules: Rules,
     sensors_csv: Sequence[SensorRow] = (),
     on_readings: Callable[[int], None] | None = None,
+    detector_of: Callable[[Model, Rules], Detector] = Detector,
 ) -> Replay:
     """Replay every sensor through its group's detector; DataError where no group reads a sensor.
 
-    `on_readings` is told how many readings have been replayed so far.
+    `on_readings` is told how many readings have been replayed so far; `detector_of` is for experiments.
     """
     router = Router(groups_of(models))
     members: dict[str, list[Series]] = defaultdict(list)
@@ -73,7 +74,7 @@ def replay(
     for name, group in sorted(members.items()):
         blank = {one.sensor: _blank(one, models[name]) for one in group}
         limits = bounds(sensors_csv, models[name].channels)
-        detector = Detector(models[name], replace(rules, bounds=limits))
+        detector = detector_of(models[name], replace(rules, bounds=limits))
         runs[name] = _run(detector, fleet, tuple(blank))
         for batch in iter_batches(group, models[name].channels):
             outcome = detector.step(batch)

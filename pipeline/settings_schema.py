@@ -203,6 +203,7 @@ class DetectionSettings(_Section):
     )
     stuck: bool = Field(default=True, description="Whether a value that no longer moves raises an alert.")
     gap: bool = Field(default=True, description="Whether a sensor that falls silent raises an alert.")
+    clock: bool = Field(default=True, description="Whether a sensor whose clock is wrong raises an alert.")
     limit: bool = Field(default=True, description="Whether a crossed physical limit raises an alert.")
 
 

@@ -32,6 +32,7 @@ METRIC_NAMES = (
     "foreshock_sensors",
     "foreshock_alerts_open",
     "foreshock_alert_transitions_total",
+    "foreshock_budget_alerts_per_reading",
     "foreshock_model_info",
     "foreshock_checkpoint_timestamp_seconds",
     "foreshock_checkpoint_seconds",
@@ -99,6 +100,9 @@ class Telemetry:
         self._transitions = counter(
             "foreshock_alert_transitions", "Alerts published, by their state.", "group", "kind", "state"
         )
+        self._budget = gauge(
+            "foreshock_budget_alerts_per_reading", "False forecast alerts allowed a reading, by the budget.", "group"
+        )
         self._model = gauge("foreshock_model_info", "The model that serves.", "group", "version", "sha256")
         self._checkpointed = Gauge(
             "foreshock_checkpoint_timestamp_seconds",
@@ -138,8 +142,10 @@ class Telemetry:
             self._commits.inc()
         self._stand(partitions)
 
-    def serves(self, models: Iterable[ModelRef]) -> None:
-        """The models that serve now."""
+    def serves(self, models: Iterable[ModelRef], budgets: Mapping[str, float]) -> None:
+        """The models that serve now, and the false alerts that each group is allowed a reading."""
+        for group, allowed in budgets.items():
+            self._budget(group).set(allowed)
         labels = [(model.name, model.version, model.sha256) for model in models]
         for names in labels:
             self._model(*names).set(1)

@@ -10,7 +10,7 @@ from pipeline.core.alerts import ModelRef
 from pipeline.core.detector import Detector
 from pipeline.core.model import Array, Cell, Layer, Mode, Model, Network, SensorTables
 from pipeline.core.readings import SECOND, FloatArray, ReadingBatch
-from pipeline.core.table import Columns, learned
+from pipeline.core.table import TRAINED, Columns, Count, Level, learned
 
 INTERVAL = 60 * SECOND
 START = 1_700_000_000 * SECOND
@@ -98,6 +98,8 @@ def learnt(model: Model, batch: ReadingBatch) -> Model:
     detector.step(batch)
     rows = detector.snapshot(0)
     fields = detector.table.fields
+    rows["count"][:, Count.FITTED] = TRAINED
+    rows["level"][:, [Level.OWN_USUAL, Level.OWN_EXCESS]] = rows["level"][:, [Level.USUAL, Level.EXCESS]]
     tables = learned(Columns(**{name: rows[name] for name in fields}), fields)
     prior = {name: table[0].copy() for name, table in learned(detector.table.blank(1), fields).items()}
     prior |= {name: tables[name][0].copy() for name in ("level", "tail")}

@@ -25,14 +25,14 @@ def calm(rows: int, channels: int = 1, seed: int = 1) -> FloatArray:
 
 @cache
 def settled_state(channels: int) -> Arrays:
-    detector = Detector(models.model(channels), RULES)
+    detector = Detector(models.learnt(models.model(channels), models.one(calm(CALM, channels, seed=2))), RULES)
     detector.step(models.one(calm(CALM, channels, seed=0)))
     assert detector.open_alerts() == []
     return detector.snapshot(0)
 
 
 def settled(channels: int = 1, rules: Rules = RULES) -> Detector:
-    """A detector that has followed one sensor, s, for CALM readings."""
+    """A detector that has followed one sensor, s, for CALM readings; the model was trained on it."""
     detector = Detector(models.model(channels), rules)
     detector.restore(0, settled_state(channels))
     return detector

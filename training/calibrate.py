@@ -6,23 +6,22 @@ it is the live service's operator that runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.core import quality, scaling, scoring, tails
+from pipeline.core import episodes, quality, scaling
 from pipeline.core.detector import Detector
-from pipeline.core.model import Model, SensorTables
+from pipeline.core.events import Outcome
+from pipeline.core.model import Array, Model, SensorTables
 from pipeline.core.readings import FloatArray, ReadingBatch
-from pipeline.core.table import BLOCKS, Clock, Columns, Count, Lane, Level, SensorTable, Tally, layout, learned
+from pipeline.core.table import TRAINED, Clock, Columns, Count, Lane, Level, SensorTable, Tally, layout, learned
 from training.dataset import History
+from training.rehearsal import Stretch, rehearse, usual_episode
+from training.unseen import group_prior
 
-PRIOR_COUNTS = 500  # readings that the group's tails weigh for a sensor that the model has not seen
 FEWEST_HELD_OUT = 300  # readings; with fewer, calibration also counts what the network was fitted on
-FEWEST_BLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,9 +33,10 @@ class Sensor:
     network: int = 0  # which of the model's networks forecasts it
 
     @property
-    def values(self) -> FloatArray:
-        """Raw readings, (n, channels), NaN where missing."""
-        return np.where(self.history.missing, np.nan, self.history.values)
+    def stretch(self) -> Stretch:
+        """Its readings as they came."""
+        values = np.where(self.history.missing, np.nan, self.history.values)
+        return Stretch(self.history.sensor, self.history.times, values)
 
     @property
     def counted_from(self) -> int:
@@ -46,29 +46,36 @@ class Sensor:
 
 
 def calibrate(
-    model: Model, sensors: Sequence[Sensor], on_row: Callable[[int], None] | None = None
+    model: Model,
+    sensors: Sequence[Sensor],
+    on_row: Callable[[int], None] | None = None,
+    detector_of: Callable[[Model], Detector] = Detector,
+    prior: bool = True,
 ) -> tuple[Model, FloatArray]:
-    """`model` with the tables of these sensors and the priors of the group, and the scores of the held-out readings."""
+    """`model` with the tables of these sensors and the prior of the group, and the scores of the held-out readings.
+
+    `detector_of` a model is what reads the histories: where something else is to serve, it must calibrate itself.
+    Without a `prior`, which takes longest, the model is of no use to other sensors than these.
+    """
     sensors = sorted(sensors, key=lambda s: s.history.sensor)
-    detector = Detector(replace(model, sensors=_first_tables(model, sensors), prior={}))
     held_out = {s.history.sensor: s.history.held_out for s in sensors}
     scores: list[float] = []
-    for row, batch in enumerate(_rows(sensors)):
-        outcome = detector.step(batch)
-        scores += [s for s, name in zip(outcome.scores.tolist(), batch.sensors, strict=True) if row >= held_out[name]]
+
+    def note(row: int, batch: ReadingBatch, outcome: Outcome) -> None:
+        scores.extend(
+            score for score, name in zip(outcome.scores.tolist(), batch.sensors, strict=True) if row >= held_out[name]
+        )
         if on_row is not None:
             on_row(row + 1)
-    learnt = detector.snapshot(0)
-    arrays = Columns(**{name: learnt[name] for name in detector.table.fields})
-    _settle(arrays)
-    prior = _group_prior(model, arrays)
-    episode = (float(prior["level"][Level.USUAL]), float(prior["level"][Level.EXCESS]))
-    usual, excess = scoring.episode_calibration(arrays.blocks, episode)
-    arrays.level[:, Level.USUAL], arrays.level[:, Level.EXCESS] = usual, excess
+
+    stretches = [sensor.stretch for sensor in sensors]
+    blank = replace(model, sensors=_first_tables(model, sensors), prior={})
+    arrays, blocks = rehearse(blank, stretches, note, detector_of)
+    _set_episodes(arrays, blocks)
     arrays.clock[:, Clock.LEARN_FROM] = [s.history.times[-1] + 1 for s in sensors]
-    names = tuple(s.history.sensor for s in sensors)
-    calibrated = replace(model, sensors=SensorTables(names, learned(arrays, detector.table.fields)), prior=prior)
-    return calibrated, np.array(scores)
+    tables = SensorTables(tuple(s.history.sensor for s in sensors), learned(arrays, layout(model)))
+    of_unseen = group_prior(model, arrays, stretches, detector_of) if prior else {}
+    return replace(model, sensors=tables, prior=of_unseen), np.array(scores)
 
 
 def _first_tables(model: Model, sensors: Sequence[Sensor]) -> SensorTables:
@@ -76,7 +83,7 @@ def _first_tables(model: Model, sensors: Sequence[Sensor]) -> SensorTables:
     fields, targets = layout(model), model.target_columns
     arrays = SensorTable(fields).blank(len(sensors))
     for i, sensor in enumerate(sensors):
-        history, values = sensor.history, sensor.values
+        history, values = sensor.history, sensor.stretch.values
         arrays.scale[i] = sensor.scales
         fit = scaling.scaled(values[: history.held_out], sensor.scales)[:, targets]
         known = ~np.isnan(fit).all(axis=0)
@@ -85,56 +92,15 @@ def _first_tables(model: Model, sensors: Sequence[Sensor]) -> SensorTables:
         arrays.tally[i, :, Tally.STUCK_LIMIT] = quality.stuck_limits(values)[targets]
         arrays.clock[i, Clock.LEARN_FROM] = history.times[sensor.counted_from]
         arrays.clock[i, Clock.GAP_LIMIT] = history.gap_limit
-        arrays.count[i, [Count.NETWORK, Count.FITTED]] = sensor.network, 1
-        arrays.level[i, [Level.USUAL, Level.EXCESS]] = scoring.USUAL, scoring.EXCESS
+        arrays.count[i, [Count.NETWORK, Count.FITTED]] = sensor.network, TRAINED
+        arrays.level[i, : Level.OWN_BLOCKS + 1] = episodes.NO_GROUP
     return SensorTables(tuple(s.history.sensor for s in sensors), learned(arrays, fields))
 
 
-def _rows(sensors: Sequence[Sensor]) -> Iterator[ReadingBatch]:
-    """Row k of every sensor that has one, k = 0, 1, ..."""
-    values = [sensor.values for sensor in sensors]
-    for row in range(max(map(len, values))):
-        here = [i for i, rows in enumerate(values) if row < len(rows)]
-        nothing = np.zeros(len(here), np.int64)
-        yield ReadingBatch(
-            sensors=[sensors[i].history.sensor for i in here],
-            times=np.array([sensors[i].history.times[row] for i in here], np.int64),
-            values=np.stack([values[i][row] for i in here]),
-            usable=np.ones(len(here), np.bool_),
-            partitions=nothing,
-            offsets=nothing + row,
-            received=nothing,
-        )
-
-
-def _settle(arrays: Columns) -> None:
-    """Let what waits for its delay enter: nothing after the history can be excused by it."""
-    sensors, lanes = arrays.tail.shape[:2]
-    tail, pending = scoring.flat(arrays.tail), scoring.flat(arrays.pending)
-    every = np.arange(sensors * lanes)
-    for block in (0, 1):
-        tails.enter(tail, pending, every, np.full(len(every), block, np.int32))
-    written = arrays.count[:, Count.LEARNED] // scoring.BLOCK_READINGS
-    for later in range(scoring.BLOCK_DELAY):
-        arrays.blocks[np.arange(sensors), (written + later) % BLOCKS] = np.nan
-    arrays.count[:, Count.LEARNED] = (written + scoring.BLOCK_DELAY) * scoring.BLOCK_READINGS
-
-
-def _group_prior(model: Model, arrays: Columns) -> dict[str, npt.NDArray[Any]]:
-    """What a sensor of this group is like: pooled tails at the weight of PRIOR_COUNTS readings, median episodes."""
-    fields = layout(model)
-    prior = {name: rows[0].copy() for name, rows in learned(SensorTable(fields).blank(1), fields).items()}
-    pooled = arrays.tail.astype(np.float64).sum(axis=0)
-    share = pooled / np.maximum(pooled[..., :1], 1)
-    prior["tail"] = np.rint(share * PRIOR_COUNTS).astype(np.uint16)
-    prior["lane"][:, Lane.LOG_ERROR] = np.median(arrays.lane[..., Lane.LOG_ERROR], axis=0)
-    prior["clock"][Clock.GAP_LIMIT] = int(np.median(arrays.clock[:, Clock.GAP_LIMIT]))
-    enough = np.isfinite(arrays.blocks).sum(axis=1) >= FEWEST_BLOCKS
-    episode = np.array([scoring.USUAL, scoring.EXCESS])
-    if enough.any():
-        blocks = arrays.blocks[enough]
-        medians, highs = np.nanquantile(blocks, [0.5, 0.9], axis=1)
-        episode = np.median([medians, (highs - medians) / np.log(5)], axis=1)
-    prior["level"][: Level.EXCESS + 1] = episode[0], max(float(episode[1]), scoring.LEAST_EXCESS)
-    del prior["scale"]  # of its own first readings
-    return prior
+def _set_episodes(arrays: Columns, blocks: Array) -> None:
+    """What is usual for each sensor by its own training (sensors, B), shrunk to what is usual in the group."""
+    group = np.tile(np.array([*usual_episode(blocks), episodes.GROUP_BLOCKS], np.float32), (len(blocks), 1))
+    usual, excess = episodes.calibrated(blocks, group)
+    own = np.minimum(np.isfinite(blocks).sum(axis=1), episodes.MOST_OWN_BLOCKS)
+    level = np.stack([usual, excess, usual, excess, episodes.GROUP_BLOCKS + own], axis=1)
+    arrays.level[:, : Level.OWN_BLOCKS + 1] = level

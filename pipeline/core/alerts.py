@@ -17,6 +17,7 @@ class Kind(StrEnum):
     STUCK = "stuck"
     GAP = "gap"
     LIMIT = "limit"
+    CLOCK = "clock"
 
 
 class State(StrEnum):

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core import alerting, quality, scaling
+from pipeline.core import alerting, quality, scaling, stamps
 from pipeline.core.alerts import Alert, Kind, Resolution, State
-from pipeline.core.engine import SETTLING, Engine, Step
+from pipeline.core.engine import FIRST_TRUST, SETTLING, Engine, Step, Steps
+from pipeline.core.episodes import NO_GROUP
 from pipeline.core.events import Event, Outcome, Retire, Rules, Swap, Tick
 from pipeline.core.model import Array, Model
 from pipeline.core.readings import BoolArray, FloatArray, ReadingBatch, Reason, Rejected
 from pipeline.core.reporting import Reporter
-from pipeline.core.table import NEVER, Arrays, Clock, Count, Lane, Level, SensorTable, Tally, layout
+from pipeline.core.scoring import Weights
+from pipeline.core.table import NEVER, UNFITTED, UNSEEN, Arrays, Clock, Count, Lane, Level, SensorTable, Tally, layout
 
 Rows = npt.NDArray[np.intp]
 
@@ -28,8 +30,17 @@ class Detector:
     Batches may be cut anywhere, parts may be delivered again, and a partition's rows may move to another detector.
     """
 
-    def __init__(self, model: Model, rules: Rules | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        rules: Rules | None = None,
+        *,
+        weights: Weights | None = None,
+        forecaster: Steps | None = None,
+    ) -> None:
+        """`weights` and `forecaster` are for experiments: what a part is worth, what a simpler forecast would do."""
         self.rules = rules or Rules()
+        self._experiment = weights, forecaster
         self.table = SensorTable(layout(model))
         self._serve(model)
 
@@ -83,7 +94,7 @@ class Detector:
         rows = self.table.rows_of()
         count, clock = self.table.arrays.count[rows], self.table.arrays.clock[rows]
         silent = clock[:, Clock.GAP_FROM] != NEVER
-        warming = ~silent & (count[:, Count.FITTED] == 0)
+        warming = ~silent & (count[:, Count.FITTED] == UNFITTED)
         alert = ~silent & ~warming & (count[:, Count.STATE] == alerting.OPEN)
         scoring = ~silent & ~warming & ~alert
         return {
@@ -101,19 +112,19 @@ class Detector:
 
     def _round(self, batch: ReadingBatch, rows: Rows, at: Rows, out: Outcome) -> list[tuple[int, Alert]]:
         arrays = self.table.arrays
-        fresh = self._in_time(batch, rows, at, out)
+        fresh, told = self._in_time(batch, rows, at, out)
         stale = ~fresh
         out.scores[at[stale]] = arrays.level[rows[stale], Level.SCORE]
         out.alerting[at[stale]] = alerting.open_rows(arrays, rows[stale])
         rows, at = rows[fresh], at[fresh]
         if len(rows) == 0:
-            return []
-        told = self._arrive(batch, rows, at)
+            return told
+        told += self._arrive(batch, rows, at)
 
         values, usable = batch.values[at], batch.usable[at]
         present = np.isfinite(values) & usable[:, None]
         out.count("unusable", int((~present.any(axis=1)).sum()))
-        fitted = arrays.count[rows, Count.FITTED] == 1
+        fitted = arrays.count[rows, Count.FITTED] != UNFITTED
         self._warm(rows[~fitted], values[~fitted], present[~fitted])
         out.count("warming", int((~fitted).sum()))
         out.scores[at[~fitted]] = 0.0
@@ -122,37 +133,44 @@ class Detector:
             told += self._score(batch, rows, at, values, present, out)
         return told
 
-    def _in_time(self, batch: ReadingBatch, rows: Rows, at: Rows, out: Outcome) -> BoolArray:
-        """Which readings are later than their sensor's last, and not from the future. The others change nothing."""
-        times, received, last = batch.times[at], batch.received[at], self.table.arrays.clock[rows, Clock.LAST]
-        future = (received > 0) & (times > received + self.rules.max_future)
-        for position in at[future].tolist():
+    def _in_time(
+        self, batch: ReadingBatch, rows: Rows, at: Rows, out: Outcome
+    ) -> tuple[BoolArray, list[tuple[int, Alert]]]:
+        """Which readings are later than their sensor's last, and not from the future; the others are only counted."""
+        times, received = batch.times[at], batch.received[at]
+        last = self.table.arrays.clock[rows, Clock.LAST]
+        seen = stamps.judge(
+            self.table.arrays, rows, times, batch.offsets[at], received, batch.values[at], self.rules.max_future
+        )
+        for position in at[seen.future].tolist():
             ahead = (batch.times[position] - batch.received[position]) / 1e6
             detail = f"{batch.sensors[position]}: the reading's time is {ahead:.0f} s ahead of its record's timestamp"
             partition, offset = int(batch.partitions[position]), int(batch.offsets[position])
             out.rejected.append(Rejected(Reason.FUTURE, detail, partition=partition, offset=offset))
-        out.count("future", int(future.sum()))
-        behind = ~future & (times <= last)
-        held = self.table.arrays.raw[rows]
-        same = ((batch.values[at] == held) | np.isnan(batch.values[at])).all(axis=1)
-        duplicate = behind & (times == last) & same
-        out.count("duplicate", int(duplicate.sum()))
-        out.count("late", int((behind & ~duplicate).sum()))
-        fresh: BoolArray = ~(future | behind)
-        return fresh
+        for what in ("future", "duplicate", "late"):
+            out.count(what, int(getattr(seen, what).sum()))
+        told: list[tuple[int, Alert]] = []
+        for ended, positions in ((False, seen.opened), (True, seen.ended)):
+            for i in np.flatnonzero(positions).tolist():
+                right = int(received[i] if seen.future[i] else last[i])
+                offset = int(batch.offsets[at[i]])
+                told.append((int(at[i]), self._reporter.clock(int(rows[i]), int(times[i]), offset, right, ended)))
+        return seen.fresh, told
 
     def _arrive(self, batch: ReadingBatch, rows: Rows, at: Rows) -> list[tuple[int, Alert]]:
         """Advance the sensors' clocks. A reading after too long a silence ends its gap, whoever noticed it."""
         clock, count = self.table.arrays.clock, self.table.arrays.count
         times, last = batch.times[at], clock[rows, Clock.LAST]
-        gap = (last != NEVER) & (times - last > clock[rows, Clock.GAP_LIMIT])
+        set_back = clock[rows, Clock.SET_BACK]
+        caught_up = (set_back > 0) & (times - last >= set_back)  # a clock that was behind is right again
+        clock[rows[caught_up], Clock.SET_BACK] = 0
+        gap = (last != NEVER) & (times - last - np.where(caught_up, set_back, 0) > clock[rows, Clock.GAP_LIMIT])
         silent = clock[rows, Clock.GAP_FROM] != NEVER  # a tick told of it, and may have been ahead of this reading
         told: list[tuple[int, Alert]] = []
         for i in np.flatnonzero(gap | silent).tolist():
             row, position = int(rows[i]), int(at[i])
             if clock[row, Clock.GAP_FROM] == NEVER:
                 told.append((position, self._reporter.gap(row, int(times[i]))))
-            clock[row, Clock.GAP_FROM] = NEVER
             told.append((position, self._reporter.gap(row, int(times[i]), int(batch.offsets[position]))))
         clock[rows, Clock.GAP_FROM] = NEVER
         count[rows[gap], Count.SINCE] = 0
@@ -239,8 +257,9 @@ class Detector:
     def _serve(self, model: Model) -> None:
         self.model = model
         fleet = self.rules.fleet or len(model.sensors.names)
-        self.threshold = self.rules.budget.threshold(model.interval, fleet)  # the score at which the budget is spent
-        self._engine = Engine(model)
+        self.budget = self.rules.budget.per_reading(model.interval, fleet)  # false alerts allowed a reading
+        self.threshold = self.rules.budget.threshold(model.interval, fleet)  # the score at which it is spent
+        self._engine = Engine(model, *self._experiment)
         self._reporter = Reporter(model, self.table, self.rules, self.threshold)
 
     def _admit(self, row: int) -> bool:
@@ -258,9 +277,10 @@ class Detector:
             else:
                 arrays[name][row, ..., : field.learned] = values
         if not known and "level" not in source:
-            arrays.level[row, : Level.EXCESS + 1] = self._engine.prior_episode
+            arrays.level[row, : Level.OWN_BLOCKS + 1] = NO_GROUP
         clock = arrays.clock[row]
-        clock[Clock.LAST] = clock[Clock.GAP_FROM] = NEVER
+        clock[Clock.LAST] = clock[Clock.GAP_FROM] = clock[Clock.ASTRAY] = clock[Clock.ASTRAY_FROM] = NEVER
+        clock[[Clock.OFFSET, Clock.ASTRAY_OFFSET]] = -1
         clock[Clock.UPDATED] = NEVER // 2
         clock[Clock.GAP_LIMIT] = clock[Clock.GAP_LIMIT] or quality.gap_limit(np.empty(0, np.int64), self.model.interval)
         for target, channel in enumerate(self.model.targets):
@@ -303,7 +323,7 @@ class Detector:
         x = scaling.scaled(raw, arrays.scale[rows][:, None])
         arrays.lane[rows, :, Lane.LOW] = x[:, :, self._engine.targets].min(axis=1)
         arrays.lane[rows, :, Lane.HIGH] = x[:, :, self._engine.targets].max(axis=1)
-        arrays.count[rows, Count.FITTED] = 1
+        arrays.count[rows, Count.FITTED] = UNSEEN
         self._prime(rows, x, np.full(len(rows), x.shape[1]), learn_from=x.shape[1] // 2)
 
     def _prime(self, rows: Rows, x: Array, lengths: npt.NDArray[np.int64], learn_from: int) -> None:
@@ -314,6 +334,7 @@ class Detector:
         arrays.count[rows, Count.SEEN] = 0
         arrays.count[rows, Count.SINCE] = 0
         arrays.lane[rows, :, Lane.MEAN :] = 0
+        arrays.lane[rows, :, Lane.MOVED :] = FIRST_TRUST
         for t in range(window):
             live = np.flatnonzero(t >= window - lengths)
             if len(live):
@@ -325,7 +346,7 @@ class Detector:
         """Tell of the sensors of a partition that have been silent for longer than is usual for them."""
         rows = self.table.rows_of(partition)
         clock = self.table.arrays.clock
-        late = time - clock[rows, Clock.LAST] > clock[rows, Clock.GAP_LIMIT]
+        late = time - stamps.behind_partition(clock[rows]) > clock[rows, Clock.GAP_LIMIT]
         silent = rows[late & (clock[rows, Clock.LAST] != NEVER) & (clock[rows, Clock.GAP_FROM] == NEVER)]
         clock[silent, Clock.GAP_FROM] = clock[silent, Clock.LAST]
         return [self._reporter.gap(int(row), time) for row in silent]
@@ -364,13 +385,15 @@ class Detector:
             # what this sensor has not sent yet is news, even if the model has been trained on it since
             learn_from = arrays.clock[row, Clock.LEARN_FROM]
             arrays.clock[row, Clock.LEARN_FROM] = min(learn_from, before["clock"][Clock.LAST] + 1)
-            arrays.count[row, Count.FITTED] |= before["count"][Count.FITTED]
-            if before["count"][Count.FITTED] and not known:  # its own first readings still say what is usual for it
+            if (
+                not known and before["count"][Count.FITTED] != UNFITTED
+            ):  # its own readings still say what is usual for it
+                arrays.count[row, Count.FITTED] = UNSEEN
                 arrays.clock[row, Clock.GAP_LIMIT] = before["clock"][Clock.GAP_LIMIT]
                 arrays.count[row, Count.NETWORK] = 0
                 arrays.lane[row, :, Lane.LOW : Lane.HIGH + 1] = before["lane"][:, Lane.LOW : Lane.HIGH + 1]
                 arrays.tally[row, :, Tally.STUCK_LIMIT] = before["tally"][:, Tally.STUCK_LIMIT]
-        fitted = np.flatnonzero(arrays.count[rows, Count.FITTED] == 1)
+        fitted = np.flatnonzero(arrays.count[rows, Count.FITTED] != UNFITTED)
         x = scaling.scaled(raw[fitted], arrays.scale[rows[fitted]][:, None])
         self._prime(rows[fitted], x, np.minimum(seen[fitted], window), learn_from=window)
 

@@ -5,22 +5,26 @@ Live, replay, evaluation and calibration all come through `Engine.advance`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core import scoring
+from pipeline.core import episodes, scoring
+from pipeline.core import features as reading_features
+from pipeline.core.features import Lanes
 from pipeline.core.lstm import Forecaster, features, squash
 from pipeline.core.model import Array, Model
 from pipeline.core.novelty import MEMORY_DELAY
 from pipeline.core.readings import BoolArray, FloatArray
-from pipeline.core.scoring import BLOCK_READINGS, Lanes
-from pipeline.core.table import BLOCKS, Columns, Count, Lane, Level
+from pipeline.core.scoring import Weights
+from pipeline.core.table import UNSEEN, Columns, Count, Lane, Level
 
 SETTLING = 50  # readings after a start or a gap in which no score may exceed SETTLING_SCORE
 SETTLING_SCORE = 1.0
 LARGEST_FORECAST = np.float32(14.0)  # in asinh(x): 600,000 robust deviations
+TRUST_RATE = np.float32(0.03)
+FIRST_TRUST = np.float32(0.01)  # squared steps in asinh(x) that an unseen sensor's network is granted to begin with
 
 
 class Step(NamedTuple):
@@ -32,12 +36,25 @@ class Step(NamedTuple):
     usual_error: Array  # (n, targets) the error 95 % of readings stay below, in x
 
 
+class Steps(Protocol):
+    """What forecasts: the network of the model, unless an experiment puts something simpler in its place."""
+
+    def step(self, state: Array, inputs: Array, which: npt.NDArray[np.int32]) -> tuple[Array, Array]:
+        """As `Forecaster.step`."""
+
+    def rebuild(
+        self, windows: Array, which: npt.NDArray[np.int32], lengths: npt.NDArray[np.int64]
+    ) -> tuple[Array, Array]:
+        """As `Forecaster.rebuild`."""
+
+
 class Engine:
     """Moves table rows by one reading. Owns no state."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, weights: Weights | None = None, forecaster: Steps | None = None) -> None:
         self.model = model
-        self.forecaster = Forecaster(model.network)
+        self.weights = weights or Weights()
+        self.forecaster = forecaster or Forecaster(model.network)
         self.targets = model.target_columns
         self.window = model.network.window
         self.horizons = np.array(model.network.horizons, np.int64)
@@ -78,19 +95,27 @@ class Engine:
             seen[sensor],
             count[rows[sensor], Count.LEARNED],
             learns[sensor],
+            count[rows[sensor], Count.FITTED] == UNSEEN,
         )
+        unseen = np.flatnonzero(count[rows, Count.FITTED] == UNSEEN)
+        if len(unseen):
+            seen_through = present[unseen][:, self.targets] & made[unseen, :1]
+            moved = squash(values[unseen]) - squash(before[unseen][:, self.targets])
+            _earn(arrays.lane, rows[unseen], moved, seen_through)
         usual_error = np.exp(np.ascontiguousarray(arrays.lane[rows, :, Lane.LOG_ERROR]))
         errors = (values[:, None, :] - forecast).transpose(1, 0, 2).reshape(len(self.horizons), -1)[:, at]
-        seen_features = scoring.features(
-            arrays, on, values.ravel()[at], then.ravel()[at], np.ascontiguousarray(errors), made.T[:, sensor]
+        seen_features = reading_features.features(
+            arrays, on, values.ravel()[at], then.ravel()[at], np.ascontiguousarray(errors), made.T[:, sensor], targets
         )
-        surprise, voices = scoring.combine(arrays, on, seen_features, n, targets)
-        scores = scoring.score(surprise, level[rows, Level.USUAL], level[rows, Level.EXCESS])
+        surprise, voices = scoring.combine(arrays, on, seen_features, n, targets, self.weights)
+        scores = episodes.score(surprise, level[rows, Level.USUAL], level[rows, Level.EXCESS])
         scores = np.where(since < SETTLING, np.minimum(scores, SETTLING_SCORE), scores)
 
-        self._learn_blocks(arrays, rows[learns], surprise[learns])
+        episodes.learn(arrays, rows[learns], surprise[learns])
         state, steps = self._forecast(arrays, rows, seen, x, before)
         arrays.carried[rows] = state
+        if len(unseen):
+            steps[unseen] = _entrusted(arrays.lane, rows[unseen], steps[unseen])
         ahead = squash(values)[:, None, :] + steps  # (n, horizons, targets)
         arrays.forecast.transpose(0, 2, 1)[rows[:, None], slots] = ahead
         count[rows, Count.SEEN] += 1
@@ -111,26 +136,28 @@ class Engine:
         lengths = np.minimum(seen + 1, self.window)
         return self.forecaster.rebuild(window_features(windows, lengths), which, lengths)
 
-    def _learn_blocks(self, arrays: Columns, rows: npt.NDArray[np.intp], surprise: Array) -> None:
-        """Take the surprise into the running block; a full block moves the calibration of its sensor."""
-        count, level = arrays.count, arrays.level
-        learned = count[rows, Count.LEARNED]
-        level[rows, Level.BLOCK] = np.maximum(level[rows, Level.BLOCK], surprise)
-        full = np.flatnonzero((learned + 1) % BLOCK_READINGS == 0)
-        if len(full) == 0:
-            return
-        ended = rows[full]
-        arrays.blocks[ended, (learned[full] // BLOCK_READINGS) % BLOCKS] = level[ended, Level.BLOCK]
-        level[ended, Level.BLOCK] = 0
-        entered = scoring.entered_blocks(arrays.blocks[ended], learned[full] // BLOCK_READINGS + 1)
-        usual, excess = scoring.episode_calibration(entered, self.prior_episode)
-        level[ended, Level.USUAL], level[ended, Level.EXCESS] = usual, excess
 
-    @property
-    def prior_episode(self) -> tuple[float, float]:
-        """Median and mean excess of block maxima over the group."""
-        level = self.model.prior.get("level")
-        return (scoring.USUAL, scoring.EXCESS) if level is None else (float(level[0]), float(level[1]))
+def _earn(lane: Array, rows: npt.NDArray[np.intp], moved: Array, present: BoolArray) -> None:
+    """Compare the step that was forecast with the one that came, in asinh(x), (n, targets)."""
+    state = lane[rows]
+    step = state[..., Lane.STEP]
+    agreed, size = state[..., Lane.MOVED], state[..., Lane.STEPPED]
+    agreed += np.where(present, TRUST_RATE * (step * moved - agreed), np.float32(0))
+    size += np.where(present, TRUST_RATE * (step * step - size), np.float32(0))
+    lane[rows] = state
+
+
+def _entrusted(lane: Array, rows: npt.NDArray[np.intp], steps: Array) -> Array:
+    """Forecast steps (n, horizons, targets) cut down to the share of them that has come true lately.
+
+    A network that never saw a sensor can be wrong about it for good, far outside the range it was trained on; its
+    least-squares gain, between 0 (the last value) and 1 (the network's word), is what it has earned there.
+    Widrow & Hoff, "Adaptive switching circuits", 1960, with exponential forgetting.
+    """
+    lane[rows, :, Lane.STEP] = steps[:, 0]
+    gain = lane[rows, :, Lane.MOVED] / np.maximum(lane[rows, :, Lane.STEPPED], np.float32(1e-9))
+    earned: Array = (steps * np.clip(gain, 0, 1)[:, None]).astype(np.float32)
+    return earned
 
 
 def window_features(windows: Array, lengths: npt.NDArray[np.int64]) -> Array:

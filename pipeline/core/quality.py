@@ -1,6 +1,7 @@
 """What is wrong with the measurement rather than with the plant: stuck values, crossed physical limits, silence.
 
-None of these enters the forecast score; each has its own rule, measured in its own unit.
+None of these enters the forecast score; each has its own rule, measured in its own unit, and its own budget: where
+values repeat, or readings come, by chance alone, the limits below are passed about once in a million readings.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.readings import FloatArray, IntArray
-from pipeline.core.scoring import flat
-from pipeline.core.table import Columns, Tally
+from pipeline.core.table import Columns, Tally, flat
 
 FEWEST_REPEATS = 10  # of an exact value; a channel that moves at all rarely shows so many
 USUAL_REPEATS = 3  # times the longest run seen in training

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from pipeline.core import alerting
 from pipeline.core.alerts import Alert, Evidence, Kind, Resolution, Severity, State, alert_id
+from pipeline.core.episodes import BLOCK_READINGS
 from pipeline.core.events import Outcome, Rules
 from pipeline.core.model import Array, Model
 from pipeline.core.readings import FloatArray
-from pipeline.core.scoring import BLOCK_READINGS
 from pipeline.core.table import NEVER, Clock, Count, Level, SensorTable, Tally
 
 MOST_CHANNELS = 5  # contributors named in an alert
@@ -79,11 +79,12 @@ class Reporter:
     def gap(self, row: int, time: int, offset: int | None = None) -> Alert:
         """The sensor was silent from its last reading to `time`; with `offset`, that of the reading that ended it."""
         clock = self.table.arrays.clock[row]
-        ended = offset is not None
+        since = int(clock[Clock.LAST] if clock[Clock.GAP_FROM] == NEVER else clock[Clock.GAP_FROM])
+        ended, time = offset is not None, max(time, since)  # a clock that was set back would end it before it began
         return self._alert(
             row,
             Kind.GAP,
-            start=int(clock[Clock.LAST]),
+            start=since,
             last=time,
             first_offset=int(clock[Clock.OFFSET]),
             last_offset=offset,
@@ -91,8 +92,27 @@ class Reporter:
             state=State.RESOLVED if ended else State.FIRING,
             end=time if ended else None,
             resolution=Resolution.RETURNED if ended else None,
-            measure=(time - int(clock[Clock.LAST])) / 1e6,
+            measure=(time - since) / 1e6,
             limit=int(clock[Clock.GAP_LIMIT]) / 1e6,
+            unit="s",
+        )
+
+    def clock(self, row: int, time: int, offset: int, right: int, ended: bool) -> Alert:
+        """The sensor's stamps went wrong after its last good one; `time` (µs) is what it says, `right` what is."""
+        clock = self.table.arrays.clock[row]
+        return self._alert(
+            row,
+            Kind.CLOCK,
+            start=int(clock[Clock.WRONG_SINCE]),
+            last=time,
+            first_offset=offset,
+            last_offset=offset,
+            revision=2 if ended else 1,
+            state=State.RESOLVED if ended else State.FIRING,
+            end=time if ended else None,
+            resolution=Resolution.RETURNED if ended else None,
+            measure=0.0 if ended else (time - right) / 1e6,
+            limit=self.rules.max_future / 1e6 if time > right else 0.0,
             unit="s",
         )
 
@@ -128,6 +148,9 @@ class Reporter:
             self.gap(row, int(arrays.clock[row, Clock.LAST] + arrays.clock[row, Clock.GAP_LIMIT]))
             for row in silent_rows
         ]
+        for row in rows[arrays.count[rows, Count.WRONG_CLOCK] == 1].tolist():
+            astray, offset = (int(arrays.clock[row, c]) for c in (Clock.ASTRAY, Clock.ASTRAY_OFFSET))
+            alerts.append(self.clock(row, astray, offset, int(arrays.clock[row, Clock.WRONG_SINCE]), ended=False))
         for kind, column in ((Kind.STUCK, Tally.STUCK), (Kind.LIMIT, Tally.BEYOND)):
             for i, target in zip(*np.nonzero(arrays.tally[rows, :, column]), strict=True):
                 alerts.append(self._standing_lane(int(rows[i]), int(target), kind))
@@ -167,7 +190,8 @@ class Reporter:
 
     def _highest_known(self, row: int) -> float:
         """The score that one episode in everything calibrated so far would have."""
-        blocks = max(int(np.isfinite(self.table.arrays.blocks[row]).sum()), 1)
+        own = float(self.table.arrays.level[row, Level.OWN_BLOCKS])
+        blocks = max(int(np.isfinite(self.table.arrays.blocks[row]).sum()) + own, 1)
         return float(np.log10(blocks * BLOCK_READINGS))
 
     def _standing_lane(self, row: int, target: int, kind: Kind) -> Alert:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,9 @@ from pipeline.core.model import Array, Model
 from pipeline.core.readings import IntArray
 
 Arrays = dict[str, npt.NDArray[Any]]  # field -> rows
+Scalar = TypeVar("Scalar", bound=np.generic)
 
-FEATURES = 7  # see `scoring`
+FEATURES = 7  # see `features`
 TAIL_BINS = 32
 NOVELTY_BINS = 640
 BLOCKS = 64
@@ -24,32 +25,37 @@ NEVER = -(2**62)  # µs: before any reading
 class Clock:
     """Columns of `clock`, int64: times in µs, offsets in the topic."""
 
-    LEARN_FROM, GAP_LIMIT = (
-        0,
-        1,
-    )  # learned: readings before LEARN_FROM were trained on; silence beyond GAP_LIMIT is a gap
+    LEARN_FROM, GAP_LIMIT = 0, 1  # learned: what came before was trained on; silence beyond the limit is a gap
     LAST, OFFSET, ONSET, ONSET_OFFSET, UPDATED, GAP_FROM = 2, 3, 4, 5, 6, 7
+    ASTRAY, ASTRAY_FROM, ASTRAY_OFFSET, WRONG_SINCE, SET_BACK = 8, 9, 10, 11, 12  # see `stamps`
 
 
 class Count:
     """Columns of `count`, int32."""
 
-    NETWORK, FITTED, LEARNED = 0, 1, 2  # learned: which weights, has a scale, readings counted into tails and blocks
-    SEEN, SINCE, HOLD, STATE, BELOW, OPEN, REVISION, SEVERITY = 3, 4, 5, 6, 7, 8, 9, 10
+    NETWORK, FITTED = 0, 1  # learned: which weights, and by what the sensor is scaled, see below
+    LEARNED, SEEN, SINCE = 2, 3, 4  # readings counted into tails and blocks, read, read since a start or gap
+    HOLD, STATE, BELOW, OPEN, REVISION, SEVERITY = 5, 6, 7, 8, 9, 10
+    ASTRAY, WRONG_CLOCK = 11, 12  # see `stamps`
+
+
+UNFITTED, TRAINED, UNSEEN = 0, 1, 2  # no scale yet; the model knows the sensor; scaled by its own first readings
 
 
 class Level:
     """Columns of `level`, float32: the episode calibration, then the running episode."""
 
-    USUAL, EXCESS = 0, 1  # learned: median and scale of the block maxima
-    BLOCK, PEAK, SCORE = 2, 3, 4
+    USUAL, EXCESS = 0, 1  # learned: median and mean excess of the block maxima
+    OWN_USUAL, OWN_EXCESS, OWN_BLOCKS = 2, 3, 4  # learned: those of its training, and how many blocks they weigh
+    BLOCK, PEAK, SCORE = 5, 6, 7
 
 
 class Lane:
     """Columns of `lane`, float32, one lane a sensor and target channel."""
 
     LOG_ERROR, LOW, HIGH = 0, 1, 2  # learned: log of the usual error, range of the fit part
-    MEAN, MEAN_THEN, SIGNED, SCALED, BEYOND = 3, 6, 9, 10, 11  # MEAN and MEAN_THEN are three columns each
+    MEAN, MEAN_THEN, BIAS, SCALED, BEYOND, LASTING = 3, 6, 9, 10, 11, 12  # MEAN and MEAN_THEN are three columns each
+    STEP, MOVED, STEPPED = 13, 14, 15  # of a sensor the model was not trained on: what its network's say has earned
 
 
 class Tally:
@@ -63,12 +69,12 @@ class Tally:
 class Columns:
     """Every array of the table, one row a sensor; what is used together lies in one array."""
 
-    clock: npt.NDArray[np.int64]  # (N, 8) columns of `Clock`
-    count: npt.NDArray[np.int32]  # (N, 11) columns of `Count`
-    level: Array  # (N, 5) columns of `Level`
+    clock: npt.NDArray[np.int64]  # (N, 13) columns of `Clock`
+    count: npt.NDArray[np.int32]  # (N, 13) columns of `Count`
+    level: Array  # (N, 8) columns of `Level`
     blocks: Array  # (N, BLOCKS) ring of block maxima of the combined surprise, NaN where absent
     scale: npt.NDArray[np.float64]  # (N, channels, 2) location and scale
-    lane: Array  # (N, targets, 12) columns of `Lane`
+    lane: Array  # (N, targets, 16) columns of `Lane`
     tally: npt.NDArray[np.int32]  # (N, targets, 7) columns of `Tally`
     known: npt.NDArray[np.uint32]  # (N, targets, words) a bit for each value bin ever occupied
     prototypes: npt.NDArray[np.uint8]  # (N, targets, 4, prototypes) contexts in steps, 255 where empty
@@ -99,15 +105,15 @@ class Field(NamedTuple):
 def layout(model: Model) -> dict[str, Field]:
     """Every field of a row. Bytes a sensor: the sum of shape * itemsize, printed by `row_bytes`."""
     channels, targets = len(model.channels), len(model.targets)
-    prototypes = 128 if targets == 1 else 16  # many channels: each is one voice among many, and memory is per channel
+    prototypes = 128 if targets == 1 else 0  # see `features.new_pattern`
     state = sum(layer.recurrent.shape[1] for layer in model.network.layers) * (2 if model.network.cell == "lstm" else 1)
     return {
-        "clock": Field((8,), np.int64, 0, 2),
-        "count": Field((11,), np.int32, 0, 3),
-        "level": Field((5,), np.float32, 0, 2),
-        "blocks": Field((BLOCKS,), np.float32, np.nan, -1),
+        "clock": Field((13,), np.int64, 0, 2),
+        "count": Field((13,), np.int32, 0, 2),
+        "level": Field((8,), np.float32, 0, 5),
+        "blocks": Field((BLOCKS,), np.float32, np.nan, 0),
         "scale": Field((channels, 2), np.float64, 0, -1),
-        "lane": Field((targets, 12), np.float32, 0, 3),
+        "lane": Field((targets, 16), np.float32, 0, 3),
         "tally": Field((targets, 7), np.int32, 0, 2),
         "known": Field((targets, NOVELTY_BINS // 32), np.uint32, 0, -1),
         "prototypes": Field((targets, 4, prototypes), np.uint8, 255, -1),
@@ -121,6 +127,11 @@ def layout(model: Model) -> dict[str, Field]:
         "window": Field((model.network.window, channels), np.float32, 0, 0),
         "forecast": Field((targets, sum(model.network.horizons)), np.float32, 0, 0),
     }
+
+
+def flat(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+    """(rows, targets, ...) as (lanes, ...), a view."""
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
 def row_bytes(model: Model) -> int:

@@ -19,6 +19,7 @@ EDGES = (10.0 ** (LOWEST_DECADE + np.arange(TAIL_BINS + 1) / PER_DECADE)).astype
 CENTRES = np.sqrt(EDGES[1:] * EDGES[:-1])
 MOST_COUNTS = 3000  # then a lane's tail is settled, or slow drift would become normal
 BLOCK_ROWS = 150  # counts enter between one and two blocks late, so that a fault does not excuse itself
+COMPRESSED = np.float32(40.0)  # decades: how far the fit may lead the rank before it is trusted less and less
 FIT_FROM = 0.05  # the share of counts the exponential tail is fitted on
 LOG10 = np.log10(np.arange(1, 2**16 + 1)).astype(np.float32)  # of a count plus one
 WHICH = np.arange(FEATURES)[:, None]
@@ -49,6 +50,7 @@ def surprise(
         counts = tail[lanes[beyond[1]], beyond[0]].astype(np.float32)  # (m, TAIL_BINS)
         fitted = _exponential(counts, total[beyond].astype(np.float32), values[beyond])
         gain = np.maximum(fitted - rank[beyond], 0) * np.float32(1 - 1 / channels)
+        gain = COMPRESSED * np.log1p(gain / COMPRESSED)
         rank[beyond] = np.minimum(rank[beyond] + gain, channels * LOG10[total[beyond]])
     return rank
 

@@ -56,7 +56,7 @@ class DemoOptions:
     duration_seconds: float = 60.0
     sensors: int = 72
     seed: int = 0
-    budget: str = "3/20000/sensor"
+    budget: str = "5/20000/sensor"
     bootstrap_servers: str | None = None  # None: the embedded broker
     picture: Path | None = None  # an SVG of the view at its end
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pipeline.core.alerts import Kind, State
 from pipeline.core.detector import Detector
 from pipeline.core.events import Bound, Rules, Swap
-from pipeline.core.model import Model, SensorTables
+from pipeline.core.model import Model, Network, SensorTables
 from pipeline.core.readings import ReadingBatch
-from pipeline.core.table import Arrays, Clock, Count, Lane, Tally
+from pipeline.core.table import TRAINED, UNSEEN, Arrays, Clock, Count, Lane, Tally
 from pipeline.core.thresholds import Budget
 from tests import models
 
@@ -217,9 +217,30 @@ def test_a_sensor_that_the_new_bundle_does_not_know_keeps_what_is_usual_for_it()
     for name, columns in (("scale", slice(None)), ("lane", [Lane.LOW, Lane.HIGH]), ("tally", Tally.STUCK_LIMIT)):
         np.testing.assert_array_equal(now[name][..., columns], before[name][..., columns], err_msg=name)
     np.testing.assert_array_equal(now["clock"][:, Clock.GAP_LIMIT], before["clock"][:, Clock.GAP_LIMIT])
-    assert now["count"][:, Count.NETWORK].tolist() == [0, 0]
+    assert now["count"][:, [Count.NETWORK, Count.FITTED]].tolist() == [[0, UNSEEN]] * 2
     assert detector.census()["warming"] == 0
     assert np.isfinite(detector.step(parts(80)[1]).scores).all()
+
+
+def test_a_network_is_believed_as_far_as_it_came_true_only_while_it_does_not_know_the_sensor() -> None:
+    """Each bundle's network foretells a rise that never comes; what it says is cut once the sensor is unseen."""
+    known, stranger = (replace(version(n), network=rising(version(n))) for n in (1, 2))
+    stranger = replace(stranger, sensors=SensorTables((), {}))
+    detector = Detector(known, RULES)
+    still = models.waves(1, 400, seed=5)[:1, 0]
+    told = []
+    for number, model in enumerate((known, stranger, known)):
+        detector.apply(Swap(model))
+        batch = models.one(np.repeat(still, 130, axis=0), "s0", first=HISTORY + 130 * number)
+        told.append(detector.step(batch).expected[-1, 0] - still[0, 0])
+        assert state_of(detector)["count"][0, Count.FITTED] == (UNSEEN if model is stranger else TRAINED)
+    assert told[0] == told[2] > 20 * abs(told[1])
+
+
+def rising(model: Model) -> Network:
+    """Its network, foretelling a rise by 0.1 in asinh(x) whatever it has read."""
+    head = np.zeros_like(model.network.head)
+    return replace(model.network, head=head, head_bias=np.full_like(model.network.head_bias, 0.1))
 
 
 def test_a_sensor_still_warming_up_is_scored_at_once_by_a_bundle_that_knows_it() -> None:

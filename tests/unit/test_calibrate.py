@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
-from pipeline.core import scoring
+from pipeline.core import episodes
 from pipeline.core.detector import Detector
 from pipeline.core.events import Rules
+from pipeline.core.features import ACCEPT_RATE
 from pipeline.core.model import Model
 from pipeline.core.readings import FloatArray
 from pipeline.core.scaling import location_and_scale, statistics
-from pipeline.core.table import Clock, Count, Lane, Level, Tally
+from pipeline.core.table import TRAINED, Clock, Count, Lane, Level, Tally
 from pipeline.core.thresholds import Budget
 from tests import models
 from tests.models import INTERVAL, START
-from training.calibrate import FEWEST_HELD_OUT, PRIOR_COUNTS, Sensor, calibrate
+from training.calibrate import FEWEST_HELD_OUT, Sensor, calibrate
 from training.dataset import History
+from training.rehearsal import rehearse, usual_episode
+from training.unseen import PRIOR_COUNTS
 
 NAN = float("nan")
 RULES = Rules(budget=Budget.parse("1/1000/sensor"))
@@ -73,26 +77,58 @@ def test_a_sensor_s_row_says_where_its_history_ends_and_what_is_usual_for_it() -
     arrays = model.sensors.arrays
     assert arrays["clock"][:, Clock.LEARN_FROM].tolist() == [START + 499 * INTERVAL + 1, START + 249 * INTERVAL + 1]
     assert arrays["clock"][:, Clock.GAP_LIMIT].tolist() == [7 * INTERVAL] * 2
-    assert arrays["count"][:, Count.FITTED].tolist() == [1, 1]
+    assert arrays["count"][:, Count.FITTED].tolist() == [TRAINED] * 2
     assert arrays["tally"][:, 0, Tally.STUCK_LIMIT].tolist() == [10, 10]
     assert arrays["tally"][:, 0, Tally.SEEN].tolist() == [500, 250]
-    fit = (calm(500)[:100, 0] - arrays["scale"][0, 0, 0]) / arrays["scale"][0, 0, 1]
-    assert arrays["lane"][0, 0, [Lane.LOW, Lane.HIGH]] == pytest.approx([fit.min(), fit.max()], rel=1e-5)
 
 
-def test_every_block_that_was_filled_counts_from_the_first_live_reading() -> None:
+def test_the_range_is_that_of_the_fit_part_and_has_given_way_to_what_was_held_out() -> None:
+    arrays = calibrated()[0].sensors.arrays
+    x = (calm(500)[:, 0] - arrays["scale"][0, 0, 0]) / arrays["scale"][0, 0, 1]
+    low, high = x[:100].min(), x[:100].max()
+    assert x.min() < low
+    assert x.max() > high
+    for value in x:
+        low, high = low + ACCEPT_RATE * min(value - low, 0), high + ACCEPT_RATE * max(value - high, 0)
+    assert arrays["lane"][0, 0, [Lane.LOW, Lane.HIGH]] == pytest.approx([low, high], rel=1e-5)
+
+
+def test_what_is_usual_for_a_sensor_is_read_off_all_its_blocks_and_goes_on_being_known() -> None:
+    """Here the first of two sensors has counted 8 blocks, the second 5; the detector's ring starts empty."""
     model, _ = calibrated()
-    blocks, learned = model.sensors.arrays["blocks"], model.sensors.arrays["count"][:, Count.LEARNED]
-    assert np.isfinite(blocks).sum(axis=1).tolist() == [400 // 50, 250 // 50]
-    entered = scoring.entered_blocks(blocks, learned // scoring.BLOCK_READINGS)
-    np.testing.assert_array_equal(np.isfinite(entered), np.isfinite(blocks))
+    level = model.sensors.arrays["level"]
+    assert not {"blocks", "pending"} & model.sensors.arrays.keys()
+    np.testing.assert_array_equal(level[:, [Level.OWN_USUAL, Level.OWN_EXCESS]], level[:, [Level.USUAL, Level.EXCESS]])
+    assert level[:, Level.OWN_BLOCKS].tolist() == [episodes.GROUP_BLOCKS + 8, episodes.GROUP_BLOCKS + 5]
+    snapshot = Detector(model, RULES)
+    snapshot.step(models.one(calm(1, 9), "a", first=500))
+    assert np.isnan(snapshot.snapshot(0)["blocks"]).all()
 
 
-def test_a_ring_that_went_round_keeps_its_newest_blocks() -> None:
-    model, _ = calibrate(models.model(), [sensor("a", calm(60 + 62 * 50), 60)])
-    [blocks], [count] = model.sensors.arrays["blocks"], model.sensors.arrays["count"]
-    assert np.isfinite(blocks).sum() == 64 - scoring.BLOCK_DELAY
-    assert count[Count.LEARNED] == (62 + scoring.BLOCK_DELAY) * 50
+def test_a_sensor_s_own_blocks_are_shrunk_to_its_group_s() -> None:
+    sensors = [sensor(f"s{i}", calm(600, i), 100) for i in range(3)]
+    model, _ = calibrate(models.model(), sensors)
+    untold = {name: table.copy() for name, table in model.sensors.arrays.items()}
+    untold["clock"][:, Clock.LEARN_FROM] = START + 100 * INTERVAL
+    untold["level"][:] = episodes.NO_GROUP
+    for name in ("tail", "known"):
+        untold[name][:] = 0
+    untold["prototypes"][:] = 255
+    untold["lane"][..., Lane.LOG_ERROR] = 0
+    untold["tally"][..., Tally.SEEN] = 0
+    first = replace(model, sensors=replace(model.sensors, arrays=untold), prior={})
+    blocks = rehearse(first, [s.stretch for s in sensors]).blocks
+    group = np.array([[*usual_episode(blocks), episodes.GROUP_BLOCKS]] * 3, np.float32)
+    usual, excess = episodes.calibrated(blocks, group)
+    level = model.sensors.arrays["level"]
+    assert level[:, Level.USUAL].tolist() == pytest.approx(usual.tolist(), rel=1e-6)
+    assert level[:, Level.EXCESS].tolist() == pytest.approx(excess.tolist(), rel=1e-6)
+
+
+def test_the_blocks_of_a_long_history_weigh_no_more_than_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(episodes, "MOST_OWN_BLOCKS", 6.0)
+    model, _ = calibrate(models.model(), [sensor("a", calm(500), 100)])
+    assert model.sensors.arrays["level"][0, Level.OWN_BLOCKS] == episodes.GROUP_BLOCKS + 6
 
 
 def test_the_service_neither_learns_nor_alerts_on_history_and_goes_on_where_it_ended() -> None:
@@ -115,20 +151,21 @@ def test_a_known_sensor_needs_no_warm_up() -> None:
     assert np.isfinite(detector.step(models.one(calm(1, 9) + 15, "a", first=560)).scores).all()
 
 
-def test_the_prior_is_the_group_at_the_weight_of_500_readings_and_has_no_scale() -> None:
+def test_the_prior_is_the_group_read_as_if_its_sensors_were_new() -> None:
     model, _ = calibrated()
-    tail = model.prior["tail"]
-    assert PRIOR_COUNTS == 500
-    assert (tail[..., 0] == PRIOR_COUNTS).all()
-    assert (np.diff(tail.astype(int), axis=-1) <= 0).all()
+    assert (model.prior["tail"][..., 0] == PRIOR_COUNTS).all()
     assert "scale" not in model.prior
     assert model.prior["clock"][Clock.GAP_LIMIT] == 7 * INTERVAL
-    assert model.prior["count"].tolist() == [0, 0, 0]
+    assert model.prior["count"].tolist() == [0, 0]
     log_errors = model.sensors.arrays["lane"][:, 0, Lane.LOG_ERROR]
     assert model.prior["lane"][0, Lane.LOG_ERROR] == pytest.approx(np.median(log_errors))
-    medians, highs = np.nanquantile(model.sensors.arrays["blocks"], [0.5, 0.9], axis=1)
-    assert model.prior["level"][Level.USUAL] == pytest.approx(np.median(medians), rel=1e-6)
-    assert model.prior["level"][Level.EXCESS] == pytest.approx(np.median((highs - medians) / np.log(5)), rel=1e-6)
+    assert model.prior["level"][Level.OWN_BLOCKS] == episodes.UNSEEN_BLOCKS
+
+
+def test_a_group_whose_histories_are_all_short_has_a_prior_all_the_same() -> None:
+    model, _ = calibrate(models.model(), [sensor("a", calm(180), 90)])
+    assert (model.prior["tail"][..., 0] == PRIOR_COUNTS).all()
+    assert model.prior["level"].tolist() == pytest.approx(episodes.NO_GROUP)
 
 
 def test_an_unseen_sensor_is_scored_by_the_prior_after_its_warm_up() -> None:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +22,12 @@ from pipeline.adapters.files import read
 from pipeline.adapters.sensors import COLUMNS, read_sensors_csv
 from pipeline.codecs.json import JsonReadings, decode_alert, encode_alert, encode_dead_letter
 from pipeline.codecs.scores import encode_scores
-from pipeline.core import scoring
 from pipeline.core.alerts import Alert, Evidence, Kind, Resolution, Severity, State, alert_id
 from pipeline.core.detector import Detector
+from pipeline.core.features import MANY_CHANNELS, ONE_CHANNEL
 from pipeline.core.model import Model
 from pipeline.core.readings import Quality, Reason, Record, Rejected
+from pipeline.core.scoring import Weights
 from pipeline.core.table import layout, row_bytes
 from pipeline.groups import IGNORED
 from pipeline.ports import Scored
@@ -143,9 +143,23 @@ def test_every_constant_is_the_one_in_the_code(page: str) -> None:
         assert found == pytest.approx(float(row["value"])), row["name"]
 
 
-def test_every_feature_has_the_weight_that_is_shown() -> None:
-    weights = np.array([float(Fraction(row[-1])) for row in table(section("detection.md", "Features"), "feature")])
-    np.testing.assert_allclose(weights / weights.sum(), scoring.WEIGHTS, rtol=1e-6)
+def test_every_feature_is_explained() -> None:
+    shown = named(section("detection.md", "Features"), "feature")
+    assert shown == [*ONE_CHANNEL[:5], MANY_CHANNELS[4], *ONE_CHANNEL[5:]]
+
+
+def test_every_feature_has_the_share_that_is_shown() -> None:
+    rows = table(section("detection.md", "One score"), "share of")
+    assert [row[0].split(", ")[0] for row in rows] == list(ONE_CHANNEL)
+    assert rows[4][0].split(", ") == [ONE_CHANNEL[4], MANY_CHANNELS[4]]
+    shown = np.array([[float(share) for share in row[1:]] for row in rows])
+    for column, (channels, unseen) in zip(shown.T, [(1, False), (8, False), (1, True), (8, True)], strict=True):
+        np.testing.assert_allclose(column, 100 * Weights().of(channels, unseen), atol=0.051)
+
+
+def test_every_weight_is_shown() -> None:
+    weights = re.findall(r"`scoring\.Weights\.(\w+)`", section("detection.md", "One score"))
+    assert sorted(weights) == sorted(f.name for f in fields(Weights))
 
 
 def bytes_of_each_field(served: Model) -> list[int]:
@@ -154,7 +168,7 @@ def bytes_of_each_field(served: Model) -> list[int]:
 
 
 def growing_by(fixed: int, a_channel: int) -> str:
-    return " + ".join([str(fixed)] * (fixed > 0) + [f"{a_channel} C"] * (a_channel > 0))
+    return " + ".join([str(fixed)] * (fixed > 0) + [f"{a_channel} C"] * (a_channel > 0)) or "0"
 
 
 def test_the_table_of_a_sensors_state_is_its_layout() -> None:

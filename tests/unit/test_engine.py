@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.core import scoring
-from pipeline.core.engine import SETTLING, Engine, Step, window_features
+from pipeline.core import episodes, scoring
+from pipeline.core import features as reading_features
+from pipeline.core.engine import FIRST_TRUST, SETTLING, TRUST_RATE, Engine, Step, window_features
 from pipeline.core.lstm import features
 from pipeline.core.model import Array, Model
-from pipeline.core.table import BLOCKS, Columns, Count, Level, SensorTable, layout
+from pipeline.core.table import BLOCKS, TRAINED, UNSEEN, Columns, Count, Lane, Level, SensorTable, layout
 from tests import models
 
 RISES = (0.1, 0.5, -0.3)  # of asinh(x), foretold for 1, 12 and 48 readings ahead
@@ -27,10 +28,13 @@ def foretelling(mode: str = "carried") -> Model:
     return replace(model, network=replace(model.network, head=np.zeros_like(model.network.head), head_bias=bias))
 
 
-def sensor(model: Model) -> Columns:
+def sensor(model: Model, fitted: int = TRAINED) -> Columns:
     """One row that has seen nothing, calibrated as a group of which nothing is known."""
     arrays = SensorTable(layout(model)).blank(1)
-    arrays.level[0, [Level.USUAL, Level.EXCESS]] = scoring.USUAL, scoring.EXCESS
+    arrays.level[0, : Level.OWN_BLOCKS + 1] = episodes.NO_GROUP
+    arrays.count[0, Count.FITTED] = fitted
+    if fitted == UNSEEN:
+        arrays.lane[:, :, Lane.MOVED :] = FIRST_TRUST  # as after its warm-up
     return arrays
 
 
@@ -46,13 +50,13 @@ def follow(model: Model, arrays: Columns, x: Array) -> Iterator[Step]:
 def errors(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Array, Array]]:
     """The forecast errors and their validity that each step hands to scoring, (3,) each."""
     seen: list[tuple[Array, Array]] = []
-    real = scoring.features
+    real = reading_features.features
 
-    def watch(arrays: Columns, on: Any, x: Array, then: Array, wrong: Array, valid: Any) -> Array:
+    def watch(arrays: Columns, on: Any, x: Array, then: Array, wrong: Array, valid: Any, targets: int) -> Array:
         seen.append((wrong[:, 0].copy(), valid[:, 0].copy()))
-        return real(arrays, on, x, then, wrong, valid)
+        return real(arrays, on, x, then, wrong, valid, targets)
 
-    monkeypatch.setattr(scoring, "features", watch)
+    monkeypatch.setattr(reading_features, "features", watch)
     return seen
 
 
@@ -125,16 +129,111 @@ def test_a_block_is_the_largest_surprise_of_fifty_readings_and_counts_four_block
     largest = given.reshape(67, 50).max(axis=1)
     surprises(monkeypatch, given)
     model = foretelling()
-    arrays, engine = sensor(model), Engine(model)
+    arrays = sensor(model)
+    prior = arrays.level[:, Level.OWN_USUAL : Level.OWN_BLOCKS + 1]
     for t, _ in enumerate(follow(model, arrays, np.zeros(len(given), np.float32))):
         full, rest = divmod(t + 1, 50)
         if rest == 0:
             ring = np.full((1, BLOCKS), np.nan, np.float32)
-            for block in range(max(full - BLOCKS, 0), full - scoring.BLOCK_DELAY):
+            for block in range(max(full - BLOCKS, 0), full - episodes.BLOCK_DELAY):
                 ring[0, block % BLOCKS] = largest[block]
-            usual, excess = scoring.episode_calibration(ring, engine.prior_episode)
+            usual, excess = episodes.calibrated(ring, prior)
             assert arrays.level[0, [Level.USUAL, Level.EXCESS]].tolist() == [usual[0], excess[0]]
             assert arrays.blocks[0, (full - 1) % BLOCKS] == largest[full - 1]
+
+
+def rising(readings: int, by: float = RISES[0]) -> Array:
+    """Scaled values that rise by as much in asinh(x) at each reading, through 0."""
+    values: Array = np.sinh(by * (np.arange(readings) - readings / 2)).astype(np.float32)
+    return values
+
+
+def trust(arrays: Columns) -> float:
+    """The share of its network's word that the sensor is told."""
+    return float(np.clip(arrays.lane[0, 0, Lane.MOVED] / arrays.lane[0, 0, Lane.STEPPED], 0, 1))
+
+
+def test_a_network_that_is_wrong_about_an_unseen_sensor_loses_its_say() -> None:
+    """The value stands still, and a rise is foretold again and again."""
+    x, model = np.full(300, 2.0, np.float32), foretelling()
+    steps = [step.expected[0, 0] for step in follow(model, sensor(model, UNSEEN), x)]
+    told = [np.arcsinh(expected) - np.arcsinh(2.0) for expected in steps[1:]]
+    assert told[0] == pytest.approx(RISES[0], rel=1e-4)  # it is believed to begin with
+    assert (np.diff(told) < 1e-5).all()
+    assert abs(told[-1]) < 0.01 * RISES[0]
+
+
+@pytest.mark.parametrize("mode", ["carried", "windowed"])
+def test_a_network_that_is_right_about_an_unseen_sensor_keeps_its_say(mode: str) -> None:
+    x, model = rising(100), foretelling(mode)
+    arrays = sensor(model, UNSEEN)
+    *_, last = follow(model, arrays, x)
+    assert trust(arrays) == pytest.approx(1.0, abs=1e-3)
+    assert last.expected[0, 0] == pytest.approx(x[-1], rel=1e-3)
+
+
+def test_a_network_that_foretells_half_of_what_comes_is_never_told_as_more_than_its_word() -> None:
+    x, model = rising(50, by=2 * RISES[0]), foretelling()
+    arrays = sensor(model, UNSEEN)
+    *_, last = follow(model, arrays, x)
+    assert arrays.lane[0, 0, Lane.MOVED] > arrays.lane[0, 0, Lane.STEPPED]
+    assert last.expected[0, 0] == pytest.approx(np.sinh(np.arcsinh(x[-2]) + RISES[0]), rel=1e-4)
+
+
+def test_a_network_that_is_wrong_in_sign_is_told_as_the_last_value_and_is_heard_again_once_it_is_right() -> None:
+    falls, model = rising(100, by=-RISES[0]), foretelling()
+    arrays = sensor(model, UNSEEN)
+    *_, last = follow(model, arrays, falls)
+    assert trust(arrays) == 0.0
+    assert last.expected[0, 0] == pytest.approx(falls[-2], rel=1e-5)
+    for _ in follow(model, arrays, falls[::-1]):
+        pass
+    assert trust(arrays) > 0.85
+
+
+def test_every_horizon_is_told_with_the_trust_that_one_step_has_earned() -> None:
+    model = foretelling()
+    arrays = sensor(model, UNSEEN)
+    for _ in follow(model, arrays, np.full(40, 2.0, np.float32)):
+        pass
+    foretold = arrays.forecast[0, 0, [39 % 1, 1 + 39 % 12, 13 + 39 % 48]] - np.arcsinh(2.0)
+    np.testing.assert_allclose(foretold, np.array(RISES) * trust(arrays), atol=1e-5)
+    assert 0 < trust(arrays) < 1
+
+
+@pytest.mark.parametrize(("value", "gap", "earns"), [(2.0, False, True), (2.0, True, False), (np.nan, False, False)])
+def test_nothing_is_earned_by_a_value_that_is_missing_or_across_a_gap(value: float, gap: bool, earns: bool) -> None:
+    model = foretelling()
+    arrays = sensor(model, UNSEEN)
+    for _ in follow(model, arrays, np.full(20, 2.0, np.float32)):
+        pass
+    arrays.lane[0, 0, [Lane.MOVED, Lane.STEPPED]] = 0.002, 0.004
+    if gap:
+        arrays.count[0, Count.SINCE] = 0
+    list(follow(model, arrays, np.array([value], np.float32)))
+    assert arrays.lane[0, 0, Lane.MOVED] == pytest.approx((1 - TRUST_RATE * earns) * 0.002, rel=1e-5)
+
+
+def test_what_a_network_says_of_a_sensor_it_was_trained_on_is_never_touched() -> None:
+    x, model = np.full(300, 2.0, np.float32), foretelling()
+    arrays = sensor(model, TRAINED)
+    for t, step in enumerate(follow(model, arrays, x)):
+        if t:
+            assert step.expected[0, 0] == pytest.approx(np.sinh(np.arcsinh(2.0) + RISES[0]), rel=1e-6)
+    assert arrays.lane[0, 0, Lane.STEP :].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_trained_and_unseen_sensors_in_one_step_are_told_apart() -> None:
+    model = foretelling()
+    arrays = SensorTable(layout(model)).blank(4)
+    arrays.level[:, : Level.OWN_BLOCKS + 1] = episodes.NO_GROUP
+    arrays.count[:, Count.FITTED] = [TRAINED, UNSEEN, UNSEEN, TRAINED]
+    arrays.lane[1:3, :, Lane.MOVED :] = FIRST_TRUST
+    engine, rows, yes = Engine(model), np.array([3, 0, 2, 1]), np.ones(4, np.bool_)
+    for _ in range(200):
+        step = engine.advance(arrays, rows, np.full((4, 1), 2.0, np.float32), yes[:, None], yes)
+    risen = np.sinh(np.arcsinh(2.0) + RISES[0])
+    assert step.expected[:, 0].tolist() == pytest.approx([risen, risen, 2.0, 2.0], abs=1e-2)
 
 
 def test_a_window_s_features_are_those_of_its_readings_and_the_first_change_is_zero() -> None:

@@ -8,33 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.core import novelty, scoring
+from pipeline.core import novelty
 from pipeline.core.model import Array
-from pipeline.core.scoring import Lanes
-from pipeline.core.table import NOVELTY_BINS, Columns, SensorTable, layout
-from tests import models
+from pipeline.core.table import NOVELTY_BINS
+from tests.lanes import blank, follow
 
 BINS = st.integers(0, NOVELTY_BINS - 1)
 STEPS = st.integers(0, 250)
 NEW_VALUE, NEW_PATTERN = 3, 4  # rows of the features
 
 
-def blank() -> Columns:
-    """One sensor of one channel that has seen nothing."""
-    return SensorTable(layout(models.model())).blank(1)
-
-
 def novelties(x: Array) -> tuple[Array, Array]:
     """How new each of these scaled values of one lane is, and how new its pattern, (n,) each."""
-    arrays, found = blank(), []
-    no_error, valid = np.zeros((3, 1), np.float32), np.ones((3, 1), np.bool_)
-    for seen in range(len(x)):
-        at = np.zeros(1, np.intp)
-        on = Lanes(at, at, np.array([seen], np.int64), np.array([seen], np.int32), np.ones(1, np.bool_))
-        then = x[seen - novelty.MEMORY_DELAY] if seen >= novelty.MEMORY_DELAY else np.float32(0)
-        found.append(scoring.features(arrays, on, x[seen : seen + 1], np.array([then]), no_error, valid)[:, 0])
-    features = np.array(found)
-    return features[:, NEW_VALUE], features[:, NEW_PATTERN]
+    found = follow(blank(), x)
+    return found[:, NEW_VALUE], found[:, NEW_PATTERN]
 
 
 @given(known=st.lists(BINS, max_size=30), asked=BINS)

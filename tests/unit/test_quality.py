@@ -124,3 +124,18 @@ def test_silence_is_unusual_after_five_intervals_or_twice_what_was_usual() -> No
 
 def test_a_sensor_with_a_single_reading_has_the_silence_of_its_interval() -> None:
     assert quality.gap_limit(np.array([0], np.int64), MINUTE) == 5 * MINUTE
+
+
+def test_repeats_by_chance_open_at_most_one_stuck_alert_in_a_hundred_thousand_readings() -> None:
+    rng = np.random.default_rng(0)
+    for coarseness in (0.3, 1.0, 3.0):  # steps of the sensor in deviations of its noise: few repeats to many
+        values = np.round(rng.standard_normal(200_000) / coarseness) * coarseness
+        [limit] = quality.stuck_limits(values[:2000, None])
+        edges = np.flatnonzero(np.diff(values) != 0)
+        assert (np.diff(edges) >= limit).sum() <= 2
+
+
+def test_readings_that_come_at_random_make_at_most_one_gap_in_a_hundred_thousand() -> None:
+    apart = (np.random.default_rng(0).exponential(MINUTE, 302_000)).astype(np.int64)
+    limit = quality.gap_limit(np.cumsum(apart[:2000]), MINUTE)
+    assert (apart[2000:] > limit).sum() <= 3

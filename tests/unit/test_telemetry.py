@@ -83,10 +83,11 @@ def test_open_alerts_of_a_kind_go_back_to_nothing(telemetry: Telemetry) -> None:
 
 
 def test_only_the_model_that_serves_is_named(telemetry: Telemetry) -> None:
-    telemetry.serves([ModelRef("pumps", "1", "a")])
-    telemetry.serves([ModelRef("pumps", "2", "b")])
+    telemetry.serves([ModelRef("pumps", "1", "a")], {"pumps": 1e-4})
+    telemetry.serves([ModelRef("pumps", "2", "b")], {"pumps": 1e-5})
     models = [name for name in values(telemetry) if name.startswith("foreshock_model_info")]
     assert models == ['foreshock_model_info{group="pumps",sha256="b",version="2"}']
+    assert values(telemetry)['foreshock_budget_alerts_per_reading{group="pumps"}'] == 1e-5
 
 
 def test_two_services_in_one_process_do_not_share_metrics() -> None:

@@ -1,0 +1,127 @@
+"""A clock that is wrong: told once it is certain, believed where it was set back, and never by a repetition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.core.alerts import Kind, Resolution, State
+from pipeline.core.detector import Detector
+from pipeline.core.events import Rules, Tick
+from pipeline.core.readings import FloatArray, IntArray, ReadingBatch
+from pipeline.core.stamps import CERTAIN, HELD, NEW
+from tests import models
+from tests.models import INTERVAL, START
+
+HOUR = 60 * INTERVAL
+
+
+def noise(rows: int, seed: int = 0) -> FloatArray:
+    """Readings of which no two are equal."""
+    values: FloatArray = 20 + np.random.default_rng(seed).standard_normal((rows, 1))
+    return values
+
+
+def at(times: IntArray, values: FloatArray, *, first: int, received: IntArray | None = None) -> ReadingBatch:
+    """Readings of sensor s stamped with these times, at offsets from `first` on."""
+    rows = len(times)
+    here = np.zeros(rows, np.int64)
+    offsets = first + np.arange(rows, dtype=np.int64)
+    return ReadingBatch(
+        ["s"] * rows, times, values, np.ones(rows, np.bool_), here, offsets, here if received is None else received
+    )
+
+
+def running(rows: int = 300) -> Detector:
+    """A detector that has read `rows` readings, one a minute."""
+    detector = Detector(models.model(), Rules())
+    detector.step(models.one(noise(rows), "s"))
+    return detector
+
+
+def minutes(first: int, rows: int) -> IntArray:
+    """`rows` stamps a minute apart, from minute `first` of the stream on."""
+    return START + (first + np.arange(rows, dtype=np.int64)) * INTERVAL
+
+
+def test_ten_new_readings_behind_the_last_are_a_clock_set_back_and_the_tenth_is_believed() -> None:
+    detector = running()
+    outcome = detector.step(at(minutes(240, 15), noise(15, 1), first=300))
+    assert outcome.counts["late"] == CERTAIN // NEW - 1
+    assert outcome.counts["scored"] == 15 - outcome.counts["late"]
+    fired, resolved = outcome.alerts
+    assert (fired.kind, fired.state, fired.start) == (Kind.CLOCK, State.FIRING, START + 299 * INTERVAL)
+    assert fired.measure == pytest.approx(-(299 - 249) * 60)
+    assert (resolved.state, resolved.resolution, resolved.alert_id) == (
+        State.RESOLVED,
+        Resolution.RETURNED,
+        fired.alert_id,
+    )
+    assert detector.open_alerts() == []
+
+
+def test_stragglers_between_good_readings_are_dropped_however_many_there_are() -> None:
+    detector = running()
+    times = np.stack([minutes(300, 40), minutes(100, 40)], axis=1).ravel()
+    outcome = detector.step(at(times, noise(80, 2), first=300))
+    assert outcome.alerts == []
+    assert outcome.counts == {"scored": 40, "late": 40}
+
+
+def test_a_producer_that_sends_old_readings_again_is_not_believed() -> None:
+    detector = running()
+    outcome = detector.step(at(minutes(238, 60), noise(300)[238:298], first=300))
+    assert outcome.alerts == []
+    assert outcome.counts == {"late": 60}
+    assert 60 * HELD < CERTAIN
+
+
+def test_a_constant_sensor_whose_clock_was_reset_is_not_silent_for_ever() -> None:
+    detector = Detector(models.model(), Rules())
+    detector.step(models.one(np.full((300, 1), 5.0), "s"))
+    years = 20 * 365 * 24 * HOUR
+    outcome = detector.step(at(minutes(300, 110) - years, np.full((110, 1), 5.0), first=300))
+    assert outcome.counts["scored"] == 110 - CERTAIN // HELD + 1
+    assert [a.kind for a in outcome.alerts if a.state is State.FIRING][:1] == [Kind.CLOCK]
+
+
+def test_what_is_delivered_again_counts_for_nothing() -> None:
+    once, twice = running(), running()
+    behind = at(minutes(240, 8), noise(8, 3), first=300)
+    once.step(behind)
+    twice.step(behind)
+    twice.step(behind)
+    twice.step(models.one(noise(300), "s"))
+    for name, array in once.snapshot(0).items():
+        np.testing.assert_array_equal(twice.snapshot(0)[name], array, err_msg=name)
+
+
+def test_a_clock_that_was_set_back_is_not_taken_for_silence_by_its_partition() -> None:
+    detector = running()
+    detector.step(at(minutes(240, 20), noise(20, 4), first=300))
+    assert detector.apply(Tick(0, START + 310 * INTERVAL)).alerts == []
+    [gap] = detector.apply(Tick(0, START + 400 * INTERVAL)).alerts
+    assert gap.kind is Kind.GAP
+
+
+def test_a_clock_that_is_put_right_again_makes_no_gap() -> None:
+    detector = running()
+    detector.step(at(minutes(240, 30), noise(30, 5), first=300))
+    outcome = detector.step(at(minutes(330, 5), noise(5, 6), first=330))
+    assert outcome.alerts == []
+    assert outcome.counts == {"scored": 5}
+
+
+def test_ten_readings_ahead_of_their_records_are_told_and_never_taken_in() -> None:
+    detector = running()
+    ahead = minutes(300, 12) + 24 * HOUR
+    outcome = detector.step(at(ahead, noise(12, 7), first=300, received=minutes(300, 12)))
+    assert len(outcome.rejected) == outcome.counts["future"] == 12
+    [fired] = outcome.alerts
+    assert (fired.kind, fired.state) == (Kind.CLOCK, State.FIRING)
+    assert fired.measure == pytest.approx(24 * 3600)
+    assert [a.alert_id for a in detector.open_alerts()] == [fired.alert_id]
+    again = detector.step(at(minutes(312, 1), noise(1, 8), first=312, received=minutes(312, 1))).alerts
+    [resolved] = [alert for alert in again if alert.kind is Kind.CLOCK]
+    assert (resolved.alert_id, resolved.state) == (fired.alert_id, State.RESOLVED)
+    assert detector.open_alerts() == []
