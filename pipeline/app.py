@@ -35,6 +35,7 @@ from pipeline.telemetry import Telemetry, configure_logging
 from pipeline.web import Web, application
 
 DRAIN_SECONDS = 10.0  # from the signal to the end, whatever the broker does
+LET_GO_SECONDS = 20.0  # for all partitions that a rebalance takes away: the other members wait
 COUNT_SECONDS = 1.0  # between two looks at every sensor, for metrics and /alerts
 RETRY_SECONDS = 1.0  # between two attempts to reach a broker
 
@@ -91,6 +92,9 @@ class App:
     def _connect(self) -> Runner | None:
         """A runner on the cluster, however long that takes; None where the service was stopped meanwhile."""
         settings = self.settings
+        if settings.kafka.instance_id is None:
+            effect = "after a crash the group waits for the session timeout, and for what was left open"
+            log.info("member without a name", effect=effect, remedy="set kafka.instance_id")
         for attempt in stamina.retry_context(
             on=KafkaAwayError, attempts=None, timeout=None, wait_initial=RETRY_SECONDS / 4, wait_max=RETRY_SECONDS
         ):
@@ -101,14 +105,17 @@ class App:
                 source = KafkaSource(settings.kafka)
                 try:
                     sink = KafkaSink(settings.kafka, source, self.status.wait)
-                except BaseException:
+                except BaseException as why:
+                    self.status.wait(str(why))
                     source.close()
                     raise
         store = FolderCheckpoints(settings.checkpoints.dir)
         pace = Pace(
             topic=settings.kafka.topics.readings,
             poll_seconds=settings.kafka.poll_wait_seconds,
+            commit_seconds=settings.kafka.commit_seconds,
             checkpoint_seconds=settings.checkpoints.every_seconds,
+            let_go_seconds=min(LET_GO_SECONDS, settings.kafka.max_poll_interval_seconds / 2),
             catchup_after_seconds=settings.detection.catchup_after_seconds,
             scores=settings.kafka.topics.scores is not None,
         )

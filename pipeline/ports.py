@@ -7,6 +7,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from pipeline.core.alerts import Alert
 from pipeline.core.events import Outcome
 from pipeline.core.model import Model
@@ -51,10 +53,17 @@ class Scored(NamedTuple):
     batch: ReadingBatch
     outcome: Outcome
 
+    def without(self, partitions: AbstractSet[int]) -> Scored:
+        """The same but for the readings of these partitions; the scores alone are kept of the outcome."""
+        rows = np.flatnonzero(~np.isin(self.batch.partitions, list(partitions)))
+        said = self.outcome
+        kept = Outcome(said.scores[rows], said.alerting[rows], said.expected[rows], said.band[rows])
+        return Scored(self.model, self.batch.take(rows), kept)
+
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a turn has to say."""
+    """What one or several turns have to say."""
 
     alerts: Sequence[Alert] = ()
     dead_letters: Sequence[Rejected] = ()
@@ -62,6 +71,19 @@ class Outputs:
 
     def __bool__(self) -> bool:
         return bool(self.alerts or self.dead_letters or self.scored)
+
+    def __add__(self, later: Outputs) -> Outputs:
+        return Outputs(
+            [*self.alerts, *later.alerts], [*self.dead_letters, *later.dead_letters], [*self.scored, *later.scored]
+        )
+
+    def without(self, partitions: AbstractSet[int]) -> Outputs:
+        """The same but for what these partitions have to say."""
+        return Outputs(
+            [alert for alert in self.alerts if alert.evidence.partition not in partitions],
+            [rejected for rejected in self.dead_letters if rejected.partition not in partitions],
+            [scored.without(partitions) for scored in self.scored],
+        )
 
 
 class Source(Protocol):
@@ -88,10 +110,9 @@ class Sink(Protocol):
     """Where outputs and progress go. Used from one thread."""
 
     def deliver(self, outputs: Outputs, done: Mapping[int, Position]) -> bool:
-        """Publish, wait until the broker has it all, then commit the positions.
+        """Publish the outputs and commit the positions: both, for a reader of what is committed, or neither.
 
-        False: the outputs are safe but the positions are not (the group is rebalancing); they are due again.
-        One call, so that it can become one transaction.
+        Returns once it is known which. False: neither, and both are due again unless the partitions have moved on.
         """
         ...
 

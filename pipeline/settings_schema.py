@@ -54,6 +54,7 @@ Servers = Annotated[str, AfterValidator(_servers)]
 Start = Annotated[Literal["latest", "earliest"] | datetime, BeforeValidator(_start)]
 BudgetText = Annotated[str, AfterValidator(_budget)]
 Topic = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+Instance = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,199}$")]
 CHECKED = SettingsConfigDict(
     frozen=True,
     extra="forbid",
@@ -101,6 +102,13 @@ class KafkaSettings(_Section):
     group_id: str = Field(
         default="foreshock", min_length=1, description="The consumer group; its members share the load."
     )
+    instance_id: Instance | None = Field(
+        default=None,
+        description="This process's own name in the group, the same after a restart: a restart within "
+        "`session_timeout_seconds` then moves no partition, and ends at once what the killed process left open. "
+        "No two processes may have the same.",
+        examples=["foreshock-0"],
+    )
     start: Start = Field(
         default="latest",
         description="Where to start without a committed offset: `latest`, `earliest` or an RFC 3339 time; "
@@ -136,6 +144,13 @@ class KafkaSettings(_Section):
     )
     max_poll_records: PositiveInt = Field(default=5000, description="Messages in one batch at most.")
     poll_wait_seconds: PositiveFloat = Field(default=0.5, description="How long a poll waits for the first message.")
+    commit_seconds: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=60.0,
+        description="Between two commits, each one transaction of alerts, dead letters, scores and offsets; an alert "
+        "that opens or resolves does not wait for it.",
+    )
     max_poll_interval_seconds: PositiveFloat = Field(
         default=300.0, description="A member that polls more rarely than this is put out of the group."
     )

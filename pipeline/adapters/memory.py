@@ -139,11 +139,11 @@ class MemorySink:
         self.commits = True  # False: as if the group were rebalancing
 
     def deliver(self, outputs: Outputs, done: Mapping[int, Position]) -> bool:
-        """Publish, then commit."""
-        self.broker.alerts += outputs.alerts
-        self.broker.dead_letters += outputs.dead_letters
-        self.broker.scored += outputs.scored
+        """Publish and commit, or neither."""
         if self.commits:
+            self.broker.alerts += outputs.alerts
+            self.broker.dead_letters += outputs.dead_letters
+            self.broker.scored += outputs.scored
             self.broker.committed.update(done)
         return self.commits
 
