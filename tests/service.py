@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,8 @@ class Service:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, kill_at: str = "") -> None:
+        """Run it; `kill_at` names a point of `pipeline.testing`, and how often it is passed before."""
         settings = {
             "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
             "KAFKA__GROUP_ID": self.group,
@@ -62,7 +65,8 @@ class Service:
         }
         environment = os.environ | {f"FORESHOCK_{name}": value for name, value in settings.items()}
         with self.log.open("ab") as log:
-            command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "run"]
+            program = ["pipeline.testing", kill_at] if kill_at else ["pipeline.cli"]
+            command = [sys.executable, "-W", "ignore", "-m", *program, "run"]
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self._leash = Leash(self.process)
 
@@ -113,6 +117,17 @@ class Service:
         self.process.wait()
         self._leash.release()
 
+    def end(self) -> None:
+        """If it still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+    def wait_until_killed(self) -> None:
+        """Until it has come to the point where it is killed."""
+        assert self.process is not None
+        assert self.process.wait(PATIENCE_SECONDS) == -signal.SIGKILL, self.log.read_text()[-3000:]
+        self._leash.release()
+
     def stop(self) -> int:
         """By SIGTERM; the exit status."""
         assert self.process is not None
@@ -122,8 +137,13 @@ class Service:
         return status
 
 
-def produce(bootstrap: str, topic: str, batch: ReadingBatch, seconds: float = 0.0) -> dict[int, int]:
-    """The readings as messages, keyed by sensor and spread over so many seconds; the ends of the partitions."""
+def produce(
+    bootstrap: str, topic: str, batch: ReadingBatch, seconds: float = 0.0, nonsense: Sequence[bytes] = ()
+) -> dict[int, int]:
+    """The readings as messages, keyed by sensor and spread over so many seconds; the ends of the partitions.
+
+    The nonsense comes in the middle, in each partition.
+    """
     ends: dict[int, int] = {}
     with KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20) as producer:
         for i, sensor in enumerate(batch.sensors):
@@ -131,6 +151,10 @@ def produce(bootstrap: str, topic: str, batch: ReadingBatch, seconds: float = 0.
             partition = int(batch.partitions[i])
             producer.send(topic, key=sensor.encode(), value=JSON.encode(reading), partition=partition)
             ends[partition] = ends.get(partition, 0) + 1
+            if i == len(batch) // 2:
+                for partition, value in itertools.product(sorted(ends), nonsense):
+                    producer.send(topic, value=value, partition=partition)
+                    ends[partition] += 1
             if seconds:
                 time.sleep(seconds / len(batch))
     return ends
