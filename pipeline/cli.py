@@ -59,9 +59,10 @@ def run(config: Config = None) -> None:
     from pipeline.adapters.columns import DataError
     from pipeline.adapters.kafka_connection import KafkaSetupError
     from pipeline.app import build
+    from pipeline.ports import PartitionsChangedError
     from pipeline.web import WebError
 
-    with sentences(BundleError, DataError, KafkaSetupError, WebError):
+    with sentences(BundleError, DataError, KafkaSetupError, PartitionsChangedError, WebError):
         build(_settings(config)).run()
 
 
@@ -285,7 +286,9 @@ def doctor(
     if create_topics:
         with sentences(KafkaAwayError):
             others = filter(None, (topics.alerts, topics.dead_letter, topics.scores))
-            ensure_topics(settings.kafka, {topics.readings: READINGS_PARTITIONS, **dict.fromkeys(others, 1)})
+            wide = {topics.readings, *([topics.checkpoints] if settings.checkpoints.store == "topic" else [])}
+            wanted = dict.fromkeys(others, 1) | dict.fromkeys(wide, READINGS_PARTITIONS)
+            ensure_topics(settings.kafka, wanted, {topics.checkpoints})
     found = checks(settings)
     table = Table("", "check", "found", "what to do", box=None)
     for check in found:

@@ -30,6 +30,7 @@ class Assigned(NamedTuple):
     position: Position
     committed: bool  # False: nobody has read it for this group; the position follows from the settings
     earliest: int  # the first offset that retention has left
+    partitions: int = 1  # of the topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +133,27 @@ class Checkpoint:
     models: Mapping[str, str]  # group -> SHA-256 of the bundle
     settings: str  # fingerprint of what can change an alert
     groups: Mapping[str, Arrays]
+    partitions: int = 1  # of the topic, when it was taken
+    kernel: str = ""  # what computed it
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be used, and why."""
+    """A checkpoint that cannot be used, or not be written, and why."""
+
+
+class PartitionsChangedError(Exception):
+    """The topic has not as many partitions as the state was kept for: sensors may be in others than their state."""
 
 
 class CheckpointStore(Protocol):
     """Keeps the last checkpoints of each partition."""
 
     def save(self, checkpoint: Checkpoint) -> str:
-        """Keep it, whole or not at all, and return its name; OSError where there is no room."""
+        """Keep it, whole or not at all, and return its name; OSError or CheckpointError where it cannot be written."""
+        ...
+
+    def save_all(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Keep several, each whole or not at all; the errors of `save`."""
         ...
 
     def names(self, topic: str, partition: int, at_most: int) -> Iterator[str]:
@@ -151,4 +162,8 @@ class CheckpointStore(Protocol):
 
     def load(self, name: str) -> Checkpoint:
         """Read it back; CheckpointError where it is damaged or written by another build."""
+        ...
+
+    def close(self) -> None:
+        """Let go; what was saved stays."""
         ...

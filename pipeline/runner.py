@@ -92,6 +92,7 @@ class Runner:
             self._follow(replace(polled, assigned=()), Turn())
             self._deliver(Turn(), now=True)
         self._checkpoint_until(deadline, self.partitions, Turn())
+        self._recovery.close()
         self._sink.close()
         self._source.close()
         return not self._uncommitted()

@@ -82,7 +82,13 @@ class TopicSettings(_Section):
         default=None, description="Every score goes here, if a name is given.", examples=["sensor.scores"]
     )
 
-    @field_validator("alerts", "dead_letter", "scores")
+    checkpoints: Topic = Field(
+        default="sensor.checkpoints",
+        description="Checkpoints go here where `checkpoints.store` is `topic`: compacted, as many partitions as the "
+        "readings.",
+    )
+
+    @field_validator("alerts", "dead_letter", "scores", "checkpoints")
     @classmethod
     def _not_what_is_read(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and value == info.data.get("readings"):
@@ -224,10 +230,23 @@ class DetectionSettings(_Section):
 class CheckpointSettings(_Section):
     """What a restart continues from."""
 
-    dir: Path = Field(
-        default=Path("checkpoints"), description="The folder of the checkpoints; it has to outlive the process."
+    store: Literal["folder", "topic"] = Field(
+        default="folder",
+        description="`folder`: on a disk that all members share; `topic`: in `kafka.topics.checkpoints`, the newest "
+        "only.",
     )
-    every_seconds: PositiveFloat = Field(default=30.0, description="Between two checkpoints of a partition.")
+    dir: Path = Field(
+        default=Path("checkpoints"),
+        description="The folder of the checkpoints; it has to outlive the process, and all members share it.",
+    )
+    every_seconds: PositiveFloat = Field(default=60.0, description="Between two checkpoints of a partition.")
+    keep_days: int = Field(
+        default=3,
+        ge=0,
+        le=3650,
+        description="The first checkpoint of each of so many days is kept, beside the two newest: a span can be "
+        "replayed from it.",
+    )
 
 
 class HttpSettings(_Section):

@@ -18,35 +18,44 @@ from typing import Any
 from pipeline import cli
 from pipeline.adapters import checkpoints, kafka_transactions
 from pipeline.adapters.kafka import KafkaSource
+from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
 from pipeline.groups import Groups
 
-POINTS: dict[str, tuple[Any, str]] = {
-    "polled": (KafkaSource, "poll"),
-    "stepped": (Groups, "step"),
-    "published": (kafka_transactions, "_publish"),  # the broker has the messages; nothing else
-    "in-transaction": (kafka_transactions, "_send_offsets"),  # it has the offsets as well
-    "committed": (kafka_transactions, "_commit"),
-    "mid-checkpoint": (checkpoints, "_write"),  # a file of several
-    "mid-restore": (Groups, "restore"),  # the state is there, no reading has been replayed
+Place = tuple[Any, str]  # a function, and what has it
+
+POINTS: dict[str, list[Place]] = {
+    "polled": [(KafkaSource, "poll")],
+    "stepped": [(Groups, "step")],
+    "published": [(kafka_transactions, "_publish")],  # the broker has the messages; nothing else
+    "in-transaction": [(kafka_transactions, "_send_offsets")],  # it has the offsets as well
+    "committed": [(kafka_transactions, "_commit")],
+    "mid-checkpoint": [(checkpoints, "_write"), (TopicCheckpoints, "_chunk")],  # a file or a chunk of several
+    "mid-restore": [(Groups, "restore")],  # the state is there, no reading has been replayed
 }
 
 
 def kill_at(point: str, passes: int, kill: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)) -> None:
     """From now on, `kill` when the point is passed for the `passes`-th time, whoever passes it; KeyError if unknown."""
-    owner, name = POINTS[point]
-    passed = getattr(owner, name)
     left = passes
 
-    @functools.wraps(passed)
-    def killing(*args: Any, **words: Any) -> Any:
+    def passed() -> None:
         nonlocal left
-        result = passed(*args, **words)
         left -= 1
         if left == 0:
             kill()
+
+    for owner, name in POINTS[point]:
+        setattr(owner, name, _followed(getattr(owner, name), passed))
+
+
+def _followed(function: Callable[..., Any], passed: Callable[[], None]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def followed(*args: Any, **words: Any) -> Any:
+        result = function(*args, **words)
+        passed()
         return result
 
-    setattr(owner, name, killing)
+    return followed
 
 
 def main() -> None:

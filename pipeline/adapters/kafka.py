@@ -145,10 +145,11 @@ class KafkaSource:
 
     def _position(self, tp: TopicPartition) -> Assigned:
         wait = round(ANSWER_SECONDS * 1000)
+        partitions = len(self.consumer.partitions_for_topic(self._topic) or ())
         earliest = int(self.consumer.beginning_offsets([tp], timeout_ms=wait)[tp])
         committed = self.consumer.committed(tp, metadata=True, timeout_ms=wait)
         if committed is None or committed.offset < 0:
-            return Assigned(tp.partition, Position(self._first(tp, earliest, wait)), False, earliest)
+            return Assigned(tp.partition, Position(self._first(tp, earliest, wait)), False, earliest, partitions)
         if committed.offset < earliest:
             lost = earliest - committed.offset
             log.error(
@@ -156,7 +157,7 @@ class KafkaSource:
                 lost=lost, effect="going on from the earliest; raise retention.ms to outlast an outage",
             )  # fmt: skip
         tick = int(committed.metadata) if (committed.metadata or "").isdecimal() else 0
-        return Assigned(tp.partition, Position(max(committed.offset, earliest), tick), True, earliest)
+        return Assigned(tp.partition, Position(max(committed.offset, earliest), tick), True, earliest, partitions)
 
     def _first(self, tp: TopicPartition, earliest: int, wait_ms: int) -> int:
         """Where the settings say to start."""

@@ -72,14 +72,16 @@ class Transactions:
         *,
         seconds: float = TRANSACTION_SECONDS,
         compression: str | None = "gzip",  # zlib is always there
+        outside: bool = False,
     ) -> None:
         """Connect, and end what a predecessor of this `name` (the transactional id) has left open.
 
         KafkaAwayError where no broker answers, or none grants a transaction within a moment. `waiting` is called with
         the reason about once a second of a wait; the broker ends a transaction that is open for `seconds`.
+        `outside`: for a group that has no members.
         """
         self._settings, self._name, self._consumer, self._waiting = settings, name, consumer, waiting
-        self._seconds, self._compression = seconds, compression
+        self._seconds, self._compression, self._outside = seconds, compression, outside
         self._failures = 0
         self.producer = self._opened()
 
@@ -89,7 +91,7 @@ class Transactions:
         Raises what the broker refuses for good; KafkaSetupError where another process has taken this one's name.
         """
         member = self._consumer.group_metadata()
-        if member.generation_id < 0:  # the broker would take it for a commit from outside the group, and accept it
+        if member.generation_id < 0 and not self._outside:  # the broker would accept it as that of an outsider
             log.warning("not committed", why="this member is not in the group", effect="it is due again")
             return False
         try:

@@ -111,7 +111,8 @@ class MemorySource:
         position = self.broker.committed.get(partition)
         self._paused.add(partition)
         self._positions[partition] = position.offset if position else self._first(partition)
-        return Assigned(partition, position or Position(self._positions[partition]), position is not None, earliest=0)
+        start = position or Position(self._positions[partition])
+        return Assigned(partition, start, position is not None, earliest=0, partitions=self.broker.partitions)
 
     def _first(self, partition: int) -> int:
         if self.start_at == START_EARLIEST:

@@ -60,30 +60,34 @@ def undisturbed(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def service(broker: Broker, topics: NewTopics, undisturbed: Undisturbed, tmp_path: Path) -> Iterator[Service]:
-    """One that stands a little way into the stream, by a kill."""
+    """One that is to be killed."""
     saved(tmp_path / "models")
     told, dead = topics("alerts", "dead")
+    (kept,) = topics("checkpoints", partitions=PARTITIONS, **{"cleanup.policy": "compact"})
     settings = {
         "KAFKA__MAX_POLL_RECORDS": "40",
         "KAFKA__COMMIT_SECONDS": "0.1",
         "KAFKA__INSTANCE_ID": "foreshock-0",
         "CHECKPOINTS__EVERY_SECONDS": "0.1",
     }
-    names = {"readings": undisturbed.topic, "alerts": told, "dead_letter": dead}
+    names = {"readings": undisturbed.topic, "alerts": told, "dead_letter": dead, "checkpoints": kept}
     service = Service(broker.bootstrap, tmp_path, names, group=f"killed-{told}", settings=settings)
-    service.start("committed:4")
-    try:
-        service.wait_until_killed()
-        yield service
-    finally:
-        service.end()
+    yield service
+    service.end()
 
 
 @pytest.mark.kafka_only
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    ("point", "store"),
+    [*((point, "folder") for point in POINTS), ("committed", "topic"), ("mid-checkpoint", "topic"),
+     ("mid-restore", "topic")],
+)  # fmt: skip
 def test_a_kill_at_this_point_loses_nothing_and_says_nothing_twice(
-    undisturbed: Undisturbed, service: Service, point: str
+    undisturbed: Undisturbed, service: Service, point: str, store: str
 ) -> None:
+    service.settings = {**service.settings, "CHECKPOINTS__STORE": store}
+    service.start("committed:8")  # leaves checkpoints to restore from
+    service.wait_until_killed()
     for passes in PASSES:
         assert 0 < _committed(service) < sum(undisturbed.ends.values()), "the kill came before or after everything"
         service.start(f"{point}:{passes}")

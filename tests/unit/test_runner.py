@@ -20,7 +20,7 @@ from pipeline.core.detector import Detector
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, Reading, Reason
 from pipeline.groups import Groups
-from pipeline.ports import Checkpoint
+from pipeline.ports import Checkpoint, PartitionsChangedError
 from pipeline.progress import Clock, Pace
 from pipeline.recovery import Recovery
 from pipeline.routing import Group, Router
@@ -54,6 +54,7 @@ class Service:
     folder: Path
     models: dict[str, Model] = field(default_factory=lambda: {"g": model()})
     fingerprint: str = "f"
+    kernel: str = ""
     batch: int = 100
     pace: Pace = field(default_factory=paced)
     time: Time = field(default_factory=Time)
@@ -63,7 +64,7 @@ class Service:
         groups = Groups({name: Detector(m) for name, m in self.models.items()}, router)
         self.source, self.sink = MemorySource(self.broker, most_records=self.batch), MemorySink(self.broker)
         self.store = FolderCheckpoints(self.folder)
-        recovery = Recovery(groups, self.store, "sensor.readings", self.fingerprint)
+        recovery = Recovery(groups, self.store, "sensor.readings", self.fingerprint, self.kernel)
         return Runner(groups, self.source, self.sink, recovery, self.pace, self.serving, self.time.clock())
 
     def serving(self) -> Mapping[str, Model]:
@@ -206,6 +207,41 @@ def test_state_goes_on_under_another_model_or_other_settings(
     other.drain(0)
     ended = {alert.alert_id for alert in broker.alerts if alert.state is State.RESOLVED}
     assert before <= ended | {alert.alert_id for alert in other.open_alerts()}, "an open alert was forgotten"
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_topic_that_was_widened_stops_the_service_before_it_reads_on(tmp_path: Path, running: bool) -> None:
+    broker = MemoryBroker(partitions=2)
+    fill(broker)
+    service = Service(broker, tmp_path, batch=1000)
+    runner = service.start()
+    runner.turn()
+    runner.turn()
+    if not running:
+        runner.drain(0)
+        runner = service.start()
+    broker.partitions = 3
+    service.source.take(2)
+    with pytest.raises(PartitionsChangedError, match=r"has 3 partitions, .* for 2; .*checkpoint repartition"):
+        runner.turn()
+    kept = broker.committed.copy()
+    assert runner.drain(0), "what was done before is committed and kept"
+    assert broker.committed.keys() == kept.keys() == {0, 1}
+
+
+def test_a_checkpoint_of_another_kernel_is_taken_and_said(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    fill(broker)
+    runner = Service(broker, tmp_path, kernel="numpy 1, openblas Haswell").start()
+    runner.turn()
+    runner.turn()
+    runner.drain(0)
+    with capture_logs() as logs:
+        again = Service(broker, tmp_path, kernel="numpy 1, openblas SkylakeX").start()
+        again.turn()
+    (said,) = [line for line in logs if line["event"] == "checkpoint of another kernel"]
+    assert (said["then"][-7:], said["now"][-8:]) == ("Haswell", "SkylakeX")
+    assert again.partitions[0].checkpoint == said["checkpoint"]
 
 
 def test_a_first_start_is_committed_before_anything_arrives(tmp_path: Path) -> None:
