@@ -51,6 +51,14 @@ class Service:
 
     def start(self, kill_at: str = "") -> None:
         """Run it; `kill_at` names a point of `pipeline.testing`, and how often it is passed before."""
+        with self.log.open("ab") as log:
+            program = ["pipeline.testing", kill_at] if kill_at else ["pipeline.cli"]
+            command = [sys.executable, "-W", "ignore", "-m", *program, "run"]
+            self.process = subprocess.Popen(command, env=os.environ | self.environment(), stdout=log, stderr=log)
+        self._leash = Leash(self.process)
+
+    def environment(self) -> dict[str, str]:
+        """Its settings."""
         settings = {
             "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
             "KAFKA__GROUP_ID": self.group,
@@ -63,12 +71,7 @@ class Service:
             **{f"KAFKA__TOPICS__{name.upper()}": topic for name, topic in self.topics.items()},
             **self.settings,
         }
-        environment = os.environ | {f"FORESHOCK_{name}": value for name, value in settings.items()}
-        with self.log.open("ab") as log:
-            program = ["pipeline.testing", kill_at] if kill_at else ["pipeline.cli"]
-            command = [sys.executable, "-W", "ignore", "-m", *program, "run"]
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        self._leash = Leash(self.process)
+        return {f"FORESHOCK_{name}": value for name, value in settings.items()}
 
     @property
     def log(self) -> Path:
@@ -124,17 +127,20 @@ class Service:
 
     def wait_until_killed(self) -> None:
         """Until it has come to the point where it is killed."""
+        assert self.ended() == -signal.SIGKILL, self.log.read_text()[-3000:]
+
+    def ended(self) -> int:
+        """The exit status, once it has ended by itself."""
         assert self.process is not None
-        assert self.process.wait(PATIENCE_SECONDS) == -signal.SIGKILL, self.log.read_text()[-3000:]
+        status = self.process.wait(PATIENCE_SECONDS)
         self._leash.release()
+        return status
 
     def stop(self) -> int:
         """By SIGTERM; the exit status."""
         assert self.process is not None
         self.process.terminate()
-        status = self.process.wait(timeout=PATIENCE_SECONDS)
-        self._leash.release()
-        return status
+        return self.ended()
 
 
 def produce(
