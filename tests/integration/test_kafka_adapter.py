@@ -13,7 +13,7 @@ from datetime import datetime
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import MemberToRemove
-from kafka.errors import KafkaConnectionError
+from kafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 from structlog.testing import capture_logs
 
 from pipeline.adapters import kafka_transactions
@@ -174,6 +174,21 @@ def test_a_commit_of_unknown_outcome_is_looked_up_and_never_repeated_in_place(
             assert sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1, tick=7)})
     assert [line["found"] for line in logs if "found" in line] == ["committed" if committed else "aborted"]
     assert world.published() == ([ALERT.alert_id.encode()], 1)
+
+
+@pytest.mark.kafka_only
+def test_what_the_broker_refuses_for_good_is_raised_and_nothing_is_committed(broker: Broker, topics: NewTopics) -> None:
+    world = KafkaWorld(broker, topics)
+    world.produce([b"a"])
+    (world.alerts,) = topics("narrow", partitions=1, **{"max.message.bytes": "100"})
+    with world.member() as (source, sink):
+        until(source, lambda polls: 0 in assigned(polls))
+        with pytest.raises(MessageSizeTooLargeError):
+            sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1)})
+    assert world.published() == ([], 0)
+    with world.member() as (source, _):
+        polls = until(source, lambda polls: 0 in assigned(polls))
+    assert not assigned(polls)[0].committed
 
 
 @pytest.mark.kafka_only

@@ -21,6 +21,10 @@ from tests.service import Service, alerts, messages, produce, saved
 PARTITIONS = 3
 PASSES = (2, 1, 3)  # of one service after the other, each killed when it passes the point so often
 TICKS_SECONDS = 3.0  # for who is silent at the end to be noticed
+SETTINGS = {
+    "DETECTION__BUDGET": "1/100/sensor",  # many alerts: state that is lost anywhere changes a third of them
+    "DETECTION__CATCHUP_AFTER_SECONDS": "86400",  # however long these tests take, the stream is not old
+}
 NONSENSE = (b"{", b"[]", b'{"sensor":"s0"}')
 
 
@@ -46,7 +50,7 @@ def undisturbed(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Ite
         sent = stream(waves(9, 600), partitions=PARTITIONS, dropped=0.02)
         ends = produce(broker.bootstrap, readings, sent, nonsense=NONSENSE)
         names = {"readings": readings, "alerts": told, "dead_letter": dead}
-        service = Service(broker.bootstrap, folder, names, group=f"undisturbed-{readings}")
+        service = Service(broker.bootstrap, folder, names, group=f"undisturbed-{readings}", settings=SETTINGS)
         service.start()
         try:
             service.wait_until_committed(ends)
@@ -69,6 +73,7 @@ def service(broker: Broker, topics: NewTopics, undisturbed: Undisturbed, tmp_pat
         "KAFKA__COMMIT_SECONDS": "0.1",
         "KAFKA__INSTANCE_ID": "foreshock-0",
         "CHECKPOINTS__EVERY_SECONDS": "0.1",
+        **SETTINGS,
     }
     names = {"readings": undisturbed.topic, "alerts": told, "dead_letter": dead, "checkpoints": kept}
     service = Service(broker.bootstrap, tmp_path, names, group=f"killed-{told}", settings=settings)
@@ -86,7 +91,7 @@ def test_a_kill_at_this_point_loses_nothing_and_says_nothing_twice(
     undisturbed: Undisturbed, service: Service, point: str, store: str
 ) -> None:
     service.settings = {**service.settings, "CHECKPOINTS__STORE": store}
-    service.start("committed:8")  # leaves checkpoints to restore from
+    service.start("stepped:60")  # a fifth of the stream; it leaves checkpoints to restore from
     service.wait_until_killed()
     for passes in PASSES:
         assert 0 < _committed(service) < sum(undisturbed.ends.values()), "the kill came before or after everything"
@@ -104,7 +109,7 @@ def test_without_its_checkpoints_a_service_that_is_killed_does_say_something_els
     undisturbed: Undisturbed, service: Service
 ) -> None:
     """The test above can fail."""
-    service.start("stepped:90")  # far enough for its state to matter
+    service.start("stepped:60")
     service.wait_until_killed()
     assert _committed(service) < sum(undisturbed.ends.values())
     shutil.rmtree(service.folder / "checkpoints")
