@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -30,6 +31,7 @@ from pipeline.core.thresholds import Budget
 if TYPE_CHECKING:
     from pipeline.adapters.files import Series
     from pipeline.settings import Settings
+    from training.evaluate import Figures
     from training.train import Trained, TrainSettings
 
 app = typer.Typer(
@@ -152,7 +154,7 @@ def replay(
     timezone: Annotated[str, typer.Option(help="Of time stamps that name none.")] = "UTC",
 ) -> None:
     """Files through the live detector: a score for every row, and the alerts that would have been raised."""
-    from pipeline.adapters.files import DataError, read, write_scores
+    from pipeline.adapters.files import DataError, read
     from pipeline.adapters.sensors import read_sensors_csv
     from pipeline.codecs.json import encode_alert
     from pipeline.core.events import Rules
@@ -165,8 +167,7 @@ def replay(
         with Stages() as stages:
             stages.stage("replay", f"{len(series)} sensors", sum(map(len, series)))
             replayed = replay(series, models, rules, limits, stages.advance)
-        for one in replayed.sensors:
-            write_scores(scores, one.series, one.scores, one.alerting)
+        replayed.write(scores, budget)
         if alerts is not None:
             alerts.write_bytes(b"".join(encode_alert(a) + b"\n" for a in replayed.alerts))
         told = ", ".join(f"{n} {what}" for what, n in sorted(replayed.counts.items()))
@@ -177,27 +178,39 @@ def replay(
 def evaluate(
     scores: Annotated[Path, typer.Argument(help="Folder that `foreshock replay` wrote.")],
     labels: Annotated[Path, typer.Argument(help="JSON of known anomalies; its form is in docs/data.md.")],
-    data: Annotated[Path | None, typer.Option(help="The data that was replayed, for the pictures.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report here.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report with pictures here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here as JSON; -: to standard output.")
+    ] = None,
     nab: Annotated[bool, typer.Option(help="Also the score of the Numenta Anomaly Benchmark.")] = False,
     vus: Annotated[bool, typer.Option(help="Also VUS-PR, which takes longest.")] = True,
     head: Annotated[int | None, typer.Option(help="Rows at each start that are known to be normal.")] = None,
 ) -> None:
-    """Figures and pictures from labels: how well it ranks, how it alarms, how soon, at what cost."""
-    from pipeline.adapters.files import DataError, read
-    from training.evaluate import evaluate, load
-    from training.report import evaluation_report
+    """Figures from labels: how well it ranks, how it alarms, how soon, at what cost.
+
+    A table on a terminal; where standard output goes to a file or a pipe, that gets JSON and the table goes to
+    standard error.
+    """
+    from pipeline.adapters.files import DataError
+    from pipeline.adapters.replay_folder import read_run, read_signals
+    from training.evaluate import evaluate
+    from training.evaluation_report import evaluation_report
+    from training.labelled import load
 
     with sentences(DataError, OSError, wrong=(ValueError,)), Stages() as stages:
         replays = load(scores, labels)
         figures = evaluate(replays, with_vus=vus, with_nab=nab, head=head, progress=stages.report)
         if report is not None:
-            signals = {s.sensor: s for s in read(data)} if data is not None else None
-            report.write_text(evaluation_report(figures, replays, signals), encoding="utf-8")
-    if json_file is not None:
+            html = evaluation_report(
+                figures, replays, read_run(scores), lambda r: read_signals(scores, r.sensor, len(r)), stages.report
+            )
+            report.write_text(html, encoding="utf-8")
+    to_stdout = json_file == Path("-") or not out.is_terminal
+    _show_figures(figures, err if to_stdout else out)
+    if to_stdout:
+        out.print_json(figures.as_json())
+    if json_file is not None and json_file != Path("-"):
         json_file.write_text(figures.as_json(), encoding="utf-8")
-    out.print_json(figures.as_json())
 
 
 @app.command()
@@ -411,6 +424,19 @@ def _show_trained(trained: list[Trained]) -> None:
     out.print(table)
     for note in [note for one in trained for note in one.notes]:
         err.print(note, markup=False, soft_wrap=True)
+
+
+def _show_figures(figures: Figures, console: Console) -> None:
+    """What alerts and scores came to, and what that means."""
+    from training import explained
+
+    table = Table("", "as raised", "best threshold", "what it says", box=None)
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for line in explained.lines(figures):
+        table.add_row(*line)
+    console.print(explained.headline(figures), markup=False)
+    console.print(table)
+    console.print(explained.BEST_THRESHOLD, style="dim")
 
 
 def _ask(url: str, path: str) -> Any:

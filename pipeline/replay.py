@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.adapters.files import DataError, Series, iter_batches
+from pipeline.adapters.replay_folder import GroupRun, Run, Signals, write_run, write_scores, write_signals
 from pipeline.adapters.sensors import SensorRow, bounds
 from pipeline.core.alerts import Alert
 from pipeline.core.detector import Detector
@@ -23,11 +25,9 @@ class Replayed:
     """One sensor's rows after the replay, in the order of its file."""
 
     series: Series
-    group: str
     scores: FloatArray  # (n,)
     alerting: BoolArray  # (n,) a forecast alert is open
-    expected: FloatArray  # (n, targets) in the channel's unit, NaN where there was no forecast
-    band: FloatArray  # (n, targets) half width of the usual error
+    signals: Signals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +37,15 @@ class Replay:
     sensors: tuple[Replayed, ...]
     alerts: tuple[Alert, ...]
     counts: Mapping[str, int]
+    fleet: int  # sensors that a budget of the fleet is shared by
+    groups: Mapping[str, GroupRun]
+
+    def write(self, folder: Path, budget: str) -> None:
+        """The scores, and what an evaluation of them needs beside them; `budget` in the operator's words."""
+        for one in self.sensors:
+            write_scores(folder, one.series, one.scores, one.alerting)
+            write_signals(folder, one.series, one.signals)
+        write_run(folder, Run(budget, self.fleet, self.groups))
 
 
 def replay(
@@ -54,21 +63,24 @@ def replay(
     members: dict[str, list[Series]] = defaultdict(list)
     for one in series:
         members[_group(one, router, models)].append(one)
-    rules = replace(rules, fleet=sum(len(model.sensors.names) for model in models.values()))
+    fleet = sum(len(model.sensors.names) for model in models.values())
+    rules = replace(rules, fleet=fleet)
+    runs: dict[str, GroupRun] = {}
     sensors: list[Replayed] = []
     alerts: list[Alert] = []
     counts: dict[str, int] = defaultdict(int)
     done = 0
     for name, group in sorted(members.items()):
-        blank = {one.sensor: _blank(one, name, models[name]) for one in group}
+        blank = {one.sensor: _blank(one, models[name]) for one in group}
         limits = bounds(sensors_csv, models[name].channels)
         detector = Detector(models[name], replace(rules, bounds=limits))
+        runs[name] = _run(detector, fleet, tuple(blank))
         for batch in iter_batches(group, models[name].channels):
             outcome = detector.step(batch)
             for sensor, at in _by_sensor(batch.sensors):
                 into, rows = blank[sensor], batch.offsets[at]
                 into.scores[rows], into.alerting[rows] = outcome.scores[at], outcome.alerting[at]
-                into.expected[rows], into.band[rows] = outcome.expected[at], outcome.band[at]
+                into.signals.expected[rows], into.signals.band[rows] = outcome.expected[at], outcome.band[at]
             alerts += [replace(alert, mode="replay") for alert in outcome.alerts]
             for what, how_many in outcome.counts.items():
                 counts[what] += how_many
@@ -76,7 +88,7 @@ def replay(
             if on_readings is not None:
                 on_readings(done)
         sensors += blank.values()
-    return Replay(tuple(sensors), tuple(alerts), counts)
+    return Replay(tuple(sensors), tuple(alerts), counts, fleet, runs)
 
 
 def _group(series: Series, router: Router, models: Mapping[str, Model]) -> str:
@@ -92,10 +104,17 @@ def _group(series: Series, router: Router, models: Mapping[str, Model]) -> str:
     return min(alike, key=lambda name: abs(np.log(models[name].interval / interval)))
 
 
-def _blank(series: Series, group: str, model: Model) -> Replayed:
-    rows, targets = len(series), len(model.targets)
-    nothing = np.full((rows, targets), np.nan)
-    return Replayed(series, group, np.zeros(rows), np.zeros(rows, np.bool_), nothing, nothing.copy())
+def _run(detector: Detector, fleet: int, sensors: tuple[str, ...]) -> GroupRun:
+    ref, interval = detector.model.ref, detector.model.interval
+    allowed = detector.rules.budget.per_reading(interval, fleet)
+    return GroupRun(ref.name, ref.version, ref.sha256, interval, detector.threshold, allowed, sensors)
+
+
+def _blank(series: Series, model: Model) -> Replayed:
+    rows, targets = len(series), model.targets
+    nothing = np.full((rows, len(targets)), np.nan)
+    signals = Signals(targets, series.columns(targets), nothing, nothing.copy())
+    return Replayed(series, np.zeros(rows), np.zeros(rows, np.bool_), signals)
 
 
 def _by_sensor(names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:

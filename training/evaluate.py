@@ -8,42 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
-from pipeline.adapters.columns import instant
-from pipeline.adapters.files import DataError, read
-from pipeline.core.readings import BoolArray, FloatArray, IntArray
+from pipeline.adapters.files import DataError
+from pipeline.core.readings import BoolArray, FloatArray
 from training import nab
+from training.labelled import Replay, events, touched
 
-SAME_EVENT = 100  # rows: alarms no further apart are one event
 MOST_ALARMED = 0.10  # share of rows: beyond it an always-on detector would find everything
 HOLD_OFF = 100  # rows of silence after an alarm, where NAB is given every row above a threshold
 VUS_BUFFER = 100  # rows around a window that still count, at most
 
-Span = tuple[int, int]  # first and last row, inclusive
 Progress = Callable[[str, int, int], None]  # what was done, how many, of how many
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Replay:
-    """The scores and alerts of one series with its labelled windows."""
-
-    sensor: str
-    times: IntArray  # (n,) µs UTC
-    scores: FloatArray  # (n,)
-    alert: BoolArray  # (n,)
-    windows: tuple[Span, ...]
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    @property
-    def onsets(self) -> BoolArray:
-        """Rows at which an alert opens, (n,)."""
-        opening: BoolArray = self.alert & ~np.r_[False, self.alert[:-1]]
-        return opening
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +39,16 @@ class EventFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetFigures:
+    """The false alarms there were beside those there might have been."""
+
+    budget: str  # in the operator's words
+    allowed: float  # the budget per reading, times the rows outside windows
+    realised: int  # events that touch no window
+    ratio: float  # realised / allowed
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """All figures of an evaluation. `deployed` is what the alerts did; `oracle` what the best threshold would have."""
 
@@ -71,26 +58,18 @@ class Figures:
     deployed: EventFigures
     oracle: EventFigures
     oracle_threshold: float | None  # None where every threshold alarms too often
+    budget: BudgetFigures | None  # None where the replay left none
     nab: Mapping[str, Mapping[str, float]] | None  # deployed, oracle -> profile -> score
     head: Mapping[str, float] | None  # rows known to be normal at each series' start, alerts there per series
+    vus_pr_by_series: Mapping[str, float]
 
     def as_json(self) -> str:
         """For a machine to read; what there is no figure for is null."""
         return json.dumps(asdict(self), indent=1)
 
 
-def _untold(_what: str, _done: int, _of: int) -> None:
+def untold(_what: str, _done: int, _of: int) -> None:
     """Progress that nobody asked for."""
-
-
-def load(scores: Path, labels: Path) -> list[Replay]:
-    """The replay of each labelled series: `scores/<series>.csv` as `foreshock replay` writes it."""
-    try:
-        named = json.loads(labels.read_text(encoding="utf-8"))
-        spans = {name: [(instant(a), instant(b)) for a, b in windows] for name, windows in named.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{labels}: is not {{series: [[first time, last time], …]}}: {error}") from error
-    return [_replay(scores / f"{name}.csv", name, windows) for name, windows in spans.items()]
 
 
 def evaluate(
@@ -99,48 +78,37 @@ def evaluate(
     with_vus: bool = True,
     with_nab: bool = False,
     head: int | None = None,
-    progress: Progress = _untold,
+    progress: Progress = untold,
 ) -> Figures:
-    """Every figure over all series; VUS-PR takes longest, a second or so a series."""
+    """Every figure over all series; VUS-PR takes longest, some seconds for a long series."""
     threshold, oracle = best_threshold(replays)
+    deployed = event_figures(replays, [r.alert for r in replays])
+    volumes = vus_pr(replays, progress) if with_vus else {}
     return Figures(
         series=len(replays),
         windows=sum(len(r.windows) for r in replays),
-        vus_pr=vus_pr(replays, progress) if with_vus else None,
-        deployed=event_figures(replays, [r.alert for r in replays]),
+        vus_pr=float(np.mean(list(volumes.values()))) if volumes else None,
+        deployed=deployed,
         oracle=oracle,
         oracle_threshold=threshold,
+        budget=budget_figures(replays, deployed.false),
         nab=nab_scores(replays, progress) if with_nab else None,
         head=_head(replays, head) if head else None,
+        vus_pr_by_series=volumes,
     )
-
-
-def events(alarm: BoolArray) -> list[Span]:
-    """Alarmed rows, (n,), as events: alarms at most SAME_EVENT rows apart belong together."""
-    rows = np.flatnonzero(alarm)
-    if not len(rows):
-        return []
-    breaks = np.flatnonzero(np.diff(rows) > SAME_EVENT)
-    firsts, lasts = rows[np.r_[0, breaks + 1]], rows[np.r_[breaks, -1]]
-    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
-
-
-def touched(span: Span, others: Sequence[Span]) -> bool:
-    """Whether it shares a row with one of the others."""
-    return any(span[0] <= last and first <= span[1] for first, last in others)
 
 
 def event_figures(replays: Sequence[Replay], alarms: Sequence[BoolArray]) -> EventFigures:
     """A window that an event touches is found; an event that touches no window is false."""
-    found = missed = false = alarmed = rows = inside = 0
+    found = missed = false = alarmed = rows = outside = 0
     delays: list[int] = []
     for replay, alarm in zip(replays, alarms, strict=True):
         raised = events(alarm)
         rows += len(replay)
+        outside += replay.rows_outside
         alarmed += sum(last - first + 1 for first, last in raised)
         false += sum(not touched(event, replay.windows) for event in raised)
         for first, last in replay.windows:
-            inside += last - first + 1
             if not touched((first, last), raised):
                 missed += 1
                 continue
@@ -155,9 +123,18 @@ def event_figures(replays: Sequence[Replay], alarms: Sequence[BoolArray]) -> Eve
         missed=missed,
         false=false,
         alarmed=alarmed / max(rows, 1),
-        false_per_10k=1e4 * false / max(rows - inside, 1),
+        false_per_10k=1e4 * false / max(outside, 1),
         delay_rows=float(np.median(delays)) if delays else None,
     )
+
+
+def budget_figures(replays: Sequence[Replay], false: int) -> BudgetFigures | None:
+    """`false` events beside the budget that all series were replayed under; None where it is not known of each."""
+    allowances = [(r.allowance, r.rows_outside) for r in replays if r.allowance is not None]
+    allowed = sum(allowance.per_reading * rows for allowance, rows in allowances)
+    if len(allowances) < len(replays) or allowed <= 0:
+        return None
+    return BudgetFigures(allowances[0][0].budget, allowed, false, false / allowed)
 
 
 def best_threshold(replays: Sequence[Replay]) -> tuple[float | None, EventFigures]:
@@ -171,8 +148,8 @@ def best_threshold(replays: Sequence[Replay]) -> tuple[float | None, EventFigure
     return best, reached
 
 
-def vus_pr(replays: Sequence[Replay], progress: Progress) -> float | None:
-    """Volume under the precision-recall surface, mean over the series that have rows both in and outside windows.
+def vus_pr(replays: Sequence[Replay], progress: Progress) -> dict[str, float]:
+    """Volume under the precision-recall surface of each series that has rows both in and outside windows.
 
     Paparrizos et al., "Volume under the surface: a new accuracy evaluation measure for time-series anomaly
     detection", 2022.
@@ -181,14 +158,13 @@ def vus_pr(replays: Sequence[Replay], progress: Progress) -> float | None:
         from vus.metrics import get_metrics
     except ImportError as missing:
         raise DataError("VUS-PR needs the package vus: pip install 'foreshock[evaluate]'") from missing
-    labelled = [(r, _inside_windows(r)) for r in replays]
-    judged = [(r.scores, inside) for r, inside in labelled if 0 < inside.sum() < len(r)]
-    volumes = []
-    for done, (scores, inside) in enumerate(judged, 1):
-        surface = get_metrics(scores, inside, metric="vus", slidingWindow=VUS_BUFFER)
-        volumes.append(float(surface["VUS_PR"]))
+    judged = [r for r in replays if 0 < r.inside.sum() < len(r)]
+    volumes = {}
+    for done, replay in enumerate(judged, 1):
+        surface = get_metrics(replay.scores, replay.inside, metric="vus", slidingWindow=VUS_BUFFER)
+        volumes[replay.sensor] = float(surface["VUS_PR"])
         progress("VUS-PR", done, len(judged))
-    return float(np.mean(volumes)) if volumes else None
+    return volumes
 
 
 def nab_scores(replays: Sequence[Replay], progress: Progress) -> dict[str, dict[str, float]]:
@@ -219,37 +195,11 @@ def hold_off(alarm: BoolArray) -> BoolArray:
     return kept
 
 
-def _replay(path: Path, name: str, spans: Sequence[Span]) -> Replay:
-    if not path.is_file():
-        raise DataError(f"{path}: there are no scores of the labelled series {name!r}; replay it first")
-    [table] = read(path)
-    if not {"score", "alert"} <= set(table.channels):
-        raise DataError(f"{path}: needs the columns timestamp, score, alert; it has {', '.join(table.channels)}")
-    scores, alert = table.columns(["score", "alert"]).T
-    if not np.isfinite(scores).all():
-        raise DataError(f"{path}: the score in row {int(np.argmin(np.isfinite(scores))) + 1} is not a finite number")
-    windows = []
-    for first, last in spans:
-        inside = np.flatnonzero((table.times >= first) & (table.times <= last))
-        if not len(inside):
-            day, _ = np.array([first, last]).astype("datetime64[us]").astype(str).tolist()
-            raise DataError(f"{path}: no row lies in the window that begins at {day}; do the labels belong to it?")
-        windows.append((int(inside[0]), int(inside[-1])))
-    return Replay(name, table.times, scores, alert > 0, tuple(windows))
-
-
 def _thresholds(replays: Sequence[Replay], rarest: float, commonest: float) -> list[float]:
     """60 heights that a share of all rows from 10**rarest to 10**commonest lies above, rising."""
     pooled = np.concatenate([r.scores for r in replays])
     heights: FloatArray = np.unique(np.quantile(pooled, 1 - np.logspace(rarest, commonest, 60)))
     return [float(height) for height in heights]
-
-
-def _inside_windows(replay: Replay) -> IntArray:
-    inside = np.zeros(len(replay), np.int64)
-    for first, last in replay.windows:
-        inside[first : last + 1] = 1
-    return inside
 
 
 def _head(replays: Sequence[Replay], rows: int) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import NamedTuple
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = """
@@ -11,18 +12,32 @@ STYLE = """
   --other: #c8681a; --third: #6b8e23; --alarm: #c22f2f; --label: #3f9b6c }
 @media (prefers-color-scheme: dark) { :root { --paper: #15181b; --ink: #dfe3e6; --soft: #838d95; --grid: #2c3237;
   --signal: #6cabea; --other: #eb9b4d; --third: #a9c45f; --alarm: #ff6f63; --label: #62c690 } }
-body { max-width: 60rem; margin: 2rem auto 4rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
+body { max-width: 66rem; margin: 2rem auto 4rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif }
 h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem }
 h3 { font-size: 1rem; margin: 1.6rem 0 0 } p { margin: .3rem 0 .8rem } .soft { color: var(--soft) }
 table { border-collapse: collapse; margin: .6rem 0 1rem; font-variant-numeric: tabular-nums }
-th, td { padding: .18rem 1.2rem .18rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--grid) }
+th, td { padding: .18rem 1.1rem .18rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--grid) }
 th { font-weight: 600 } th, td:first-child { white-space: nowrap }
 td.number, th.number { text-align: right } .wide { overflow-x: auto }
 .key span { display: inline-block; margin-right: 1.4rem } .key i { display: inline-block; width: .9rem; height: .6rem;
   margin-right: .4rem } .chart { display: block; width: 100%; height: auto; margin: .3rem 0; font-family: inherit }
-.chart * { stroke-linejoin: round; stroke-linecap: butt }
+.chart * { stroke-linejoin: round; stroke-linecap: butt } a { color: inherit; text-decoration-color: var(--soft) }
+.tiles { display: flex; flex-wrap: wrap; gap: .6rem; margin: .8rem 0 1.2rem } .tiles div { flex: 1 1 7rem;
+  padding: .5rem .8rem .6rem; border: 1px solid var(--grid); border-radius: 6px } .tiles b { display: block;
+  font-size: 1.5rem; line-height: 1.3; font-variant-numeric: tabular-nums } .tiles span { color: var(--soft);
+  font-size: .85rem }
 """
+
+
+class Link(NamedTuple):
+    """A cell of a table that leads to a heading of the page."""
+
+    text: str
+    anchor: str
+
+
+Cell = str | float | Link | None
 
 
 def page(title: str, body: Iterable[str]) -> str:
@@ -39,14 +54,25 @@ def page(title: str, body: Iterable[str]) -> str:
     )
 
 
-def heading(text: str, level: int = 2) -> str:
-    """A section's, or with level 3 a picture's."""
-    return f"<h{level}>{escape(text)}</h{level}>"
+def heading(text: str, level: int = 2, anchor: str = "") -> str:
+    """A section's, or with level 3 a picture's; links lead to its anchor."""
+    mark = f' id="{escape(anchor)}"' if anchor else ""
+    return f"<h{level}{mark}>{escape(text)}</h{level}>"
 
 
-def paragraph(text: str) -> str:
-    """Plain text."""
-    return f"<p>{escape(text)}</p>"
+def paragraph(text: str, soft: bool = False) -> str:
+    """Plain text; soft, where it only explains."""
+    mark = ' class="soft"' if soft else ""
+    return f"<p{mark}>{escape(text)}</p>"
+
+
+def tiles(entries: Iterable[tuple[str, str, str]]) -> str:
+    """The figures that are read first: (name, figure, remark)."""
+    shown = (
+        f"<div><span>{escape(name)}</span><b>{escape(figure)}</b><span>{escape(remark)}</span></div>"
+        for name, figure, remark in entries
+    )
+    return f'<div class="tiles">{"".join(shown)}</div>'
 
 
 def bullets(items: Iterable[str]) -> str:
@@ -60,10 +86,10 @@ def key(entries: Iterable[tuple[str, str]]) -> str:
     return f'<p class="key">{"".join(spans)}</p>'
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
-    """Numbers to the right, with as many digits as say something; None is a hyphen."""
+def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], right: Sequence[int] = ()) -> str:
+    """Numbers to the right, with as many digits as say something, and the columns `right`; None is a hyphen."""
     body = [list(row) for row in rows]
-    numeric = [any(isinstance(row[i], int | float) for row in body) for i in range(len(header))]
+    numeric = [i in right or any(isinstance(row[i], int | float) for row in body) for i in range(len(header))]
     marks = [' class="number"' if n else "" for n in numeric]
     head = "".join(f"<th{mark}>{escape(name)}</th>" for name, mark in zip(header, marks, strict=True))
     lines = ("".join(f"<td{mark}>{_cell(value)}</td>" for value, mark in zip(row, marks, strict=True)) for row in body)
@@ -71,9 +97,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -
     return f'<div class="wide"><table>{top}' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
 
 
-def _cell(value: str | float | None) -> str:
+def _cell(value: Cell) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Link):
+        return f'<a href="#{escape(value.anchor)}">{escape(value.text)}</a>'
     if isinstance(value, str):
         return escape(value)
     return str(value) if isinstance(value, int) else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"

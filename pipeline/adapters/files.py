@@ -1,4 +1,4 @@
-"""Readings from CSV and Parquet, one series a sensor in file order, and a replay's scores back to CSV.
+"""Readings from CSV and Parquet, one series a sensor in file order.
 
 A file is wide (timestamp, channels…) or long (sensor, timestamp, value[, channel]); `sensor` beside several value
 columns is taken as well. Rows keep their order: duplicate and backward stamps are for the detector to judge.
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.adapters.columns import DataError, instants, numbers, read_columns, stamps, texts
-from pipeline.core.readings import SECOND, BoolArray, FloatArray, IntArray, ReadingBatch
+from pipeline.adapters.columns import DataError, instants, numbers, read_columns, texts
+from pipeline.core.readings import SECOND, FloatArray, IntArray, ReadingBatch
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["DataError", "Series", "iter_batches", "read", "write_scores"]
+__all__ = ["DataError", "Series", "iter_batches", "read"]
 
 SUFFIXES = (".csv", ".parquet")
 SENSOR_TABLE = "sensors.csv"  # beside the readings; read by `adapters.sensors`
@@ -101,21 +101,6 @@ def iter_batches(series: Sequence[Series], channels: Sequence[str], rows: int = 
             received=np.zeros(len(order), np.int64),
         )
         start = stop
-
-
-def write_scores(folder: Path, series: Series, scores: FloatArray, alert: BoolArray) -> Path:
-    """`folder/<sensor>.csv`: timestamp, score, alert, one row a reading, the stamps in the zone they came in."""
-    path = folder / f"{series.sensor}.csv"
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"sensor {series.sensor!r} would be written outside {folder}; rename it")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{series.sensor}: a score is not finite")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = zip(stamps(series.times, series.zone), scores.tolist(), alert.tolist(), strict=True)
-    with path.open("w", encoding="utf-8") as file:
-        file.write("timestamp,score,alert\n")
-        file.writelines(f"{stamp},{score!r},{open_:d}\n" for stamp, score, open_ in rows)
-    return path
 
 
 def _files(root: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from pipeline import bundle
@@ -71,11 +73,47 @@ def test_train_replay_and_evaluate_work_on_a_folder_of_files(foreshock: Invoke, 
     assert set(rows[0]) == {"timestamp", "score", "alert"}
     assert all(np.isfinite(float(row["score"])) for row in rows)
 
+    left = {path.relative_to(tmp_path / "scores").as_posix() for path in (tmp_path / "scores").rglob("*.*")}
+    assert left == {
+        "pumps/a.csv", "pumps/b.csv", "_replay.json", "_signals/pumps/a.parquet", "_signals/pumps/b.parquet",
+    }  # fmt: skip
+    run = json.loads((tmp_path / "scores/_replay.json").read_text())
+    assert (run["budget"], run["fleet"]) == ("20/10000/sensor", 2)
+    assert run["groups"][group.group] == {
+        "model": group.ref.name, "version": "1", "sha256": group.ref.sha256, "interval_us": 60 * SECOND,
+        "threshold": pytest.approx(-np.log10(0.002)), "allowed": 0.002, "sensors": ["pumps/a", "pumps/b"],
+    }  # fmt: skip
+
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps({"pumps/a": [[stamp(700), stamp(720)]]}))
     judged = foreshock("evaluate", tmp_path / "scores", labels, "--no-vus", "--report", tmp_path / "report.html")
     assert judged.exit_code == 0, judged.output
-    assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert json.loads(judged.stdout)["budget"]["allowed"] == pytest.approx(0.002 * (900 - 21))
+    assert "what it says" in judged.stderr
+    report = (tmp_path / "report.html").read_text()
+    assert report.startswith("<!DOCTYPE html>")
+    assert ">flow</text>" in report
+
+
+def test_evaluate_shows_a_table_on_a_terminal_and_json_where_it_is_asked_for(
+    foreshock: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = write(
+        tmp_path / "scores/a.csv", "timestamp,score,alert", [f"{stamp(i)},{i % 7},{i % 7 // 6}" for i in range(9)]
+    )
+    labels = write(tmp_path / "labels.json", json.dumps({"a": [[stamp(5), stamp(7)]]}), [])
+    words = ("evaluate", scores.parent, labels, "--no-vus")
+    terminal = io.StringIO()
+    monkeypatch.setattr("pipeline.cli.out", Console(file=terminal, force_terminal=True, width=120, color_system=None))
+    assert foreshock(*words, "--json", tmp_path / "figures.json").exit_code == 0
+    assert "1 of 1 labelled window found in 1 series, with 0 false alarms." in terminal.getvalue()
+    assert "{" not in terminal.getvalue()
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["deployed"]["found"] == 1
+    terminal.seek(0)
+    terminal.truncate()
+    assert "1 of 1" in foreshock(*words, "--json", "-").stderr
+    assert json.loads(terminal.getvalue()) == figures
 
 
 def test_a_verified_model_says_so_and_a_damaged_one_says_what_is_wrong(foreshock: Invoke, tmp_path: Path) -> None:

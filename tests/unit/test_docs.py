@@ -18,6 +18,7 @@ import typer.core
 import typer.main
 
 from pipeline import bundle
+from pipeline.adapters import replay_folder
 from pipeline.adapters.files import read
 from pipeline.adapters.sensors import COLUMNS, read_sensors_csv
 from pipeline.codecs.json import JsonReadings, decode_alert, encode_alert, encode_dead_letter
@@ -31,6 +32,7 @@ from pipeline.core.table import layout, row_bytes
 from pipeline.groups import IGNORED
 from pipeline.ports import Scored
 from tests.models import model, stream, waves
+from training.evaluate import BudgetFigures, EventFigures, Figures
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -238,3 +240,15 @@ def test_every_field_of_a_manifest_is_explained() -> None:
     page = section("data.md", "A bundle")
     assert named(page, "field of the manifest") == list(bundle.Manifest.__struct_fields__)
     assert {bundle.MANIFEST, bundle.WEIGHTS, bundle.SENSORS, bundle.GOLDEN, bundle.SERVING} <= set(named(page, "file"))
+
+
+def test_every_figure_of_an_evaluation_is_explained() -> None:
+    page = section("evaluation.md", "The figures")
+    assert sorted(named(page, "field of the JSON")) == sorted(f.name for f in fields(Figures))
+    assert named(page, "field of `deployed` and `oracle`") == [f.name for f in fields(EventFigures)]
+    assert named(page, "field of `budget`") == [f.name for f in fields(BudgetFigures)]
+
+
+def test_every_file_that_a_replay_leaves_is_explained() -> None:
+    shown = named(section("data.md", "What a replay leaves"), "in SCORES")
+    assert shown == ["<sensor>.csv", f"{replay_folder.SIGNALS}/<sensor>.parquet", replay_folder.RUN]

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.adapters.files import DataError
 from training import nab
 from training.evaluate import (
+    BudgetFigures,
     EventFigures,
-    Replay,
     best_threshold,
+    budget_figures,
     evaluate,
     event_figures,
-    events,
     hold_off,
-    load,
     nab_scores,
     vus_pr,
 )
-
-DAY = "2026-01-01 00"
+from training.labelled import Allowance, Replay, Span
 
 
 def rows(count: int, *at: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -39,11 +39,6 @@ def replay(alert: np.ndarray[tuple[int], np.dtype[np.bool_]], *windows: tuple[in
 
 def silent_progress(what: str, done: int, of: int) -> None:
     assert done <= of, what
-
-
-def test_alarms_at_most_a_hundred_rows_apart_are_one_event() -> None:
-    assert events(rows(500, 10, 110, 211, 499)) == [(10, 110), (211, 211), (499, 499)]
-    assert events(rows(5)) == []
 
 
 def test_windows_are_found_missed_and_alarms_false() -> None:
@@ -115,58 +110,72 @@ def test_the_volume_under_the_surface_tells_a_perfect_ranking_from_a_blind_one()
     blind = Replay("b", perfect.times, np.random.default_rng(0).random(600), perfect.alert, perfect.windows)
     best = vus_pr([perfect, unlabelled], lambda *step: told.append(step))
     worst = vus_pr([blind], silent_progress)
-    assert best is not None
-    assert worst is not None
-    assert best > 0.6 > 0.3 > worst
+    assert best["a"] > 0.6 > 0.3 > worst["b"]
     assert told == [("VUS-PR", 1, 1)]
-    assert vus_pr([unlabelled], silent_progress) is None
+    assert vus_pr([unlabelled], silent_progress) == {}
 
 
-def write_replay(folder: Path, *lines: str) -> Path:
-    path = folder / "hall/a.csv"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("\n".join(["timestamp,score,alert", *lines]) + "\n")
-    return path
+def test_realised_false_alarms_are_compared_with_the_budget_over_the_rows_outside_windows() -> None:
+    under = Allowance("10/10000/sensor", per_reading=1e-3, threshold=3.0)
+    short = replace(replay(rows(1000, 100, 500), (102, 601)), allowance=under)
+    long = replace(replay(rows(4000, 3000, 3500)), allowance=replace(under, per_reading=2e-3))
+    assert budget_figures([short, long], 17) == BudgetFigures("10/10000/sensor", 8.5, 17, 2.0)
+    assert evaluate([short, long], with_vus=False).budget == BudgetFigures("10/10000/sensor", 8.5, 3, 3 / 8.5)
 
 
-def write_labels(folder: Path, windows: object) -> Path:
-    path = folder / "labels.json"
-    path.write_text(json.dumps({"hall/a": windows}))
-    return path
+def test_there_is_no_budget_to_compare_with_where_one_series_has_none() -> None:
+    under = Allowance("10/10000/sensor", per_reading=1e-3, threshold=3.0)
+    one = replay(rows(1000))
+    assert budget_figures([replace(one, allowance=under), one], 0) is None
+    assert budget_figures([replace(replay(rows(10), (0, 9)), allowance=under)], 0) is None
 
 
-def test_a_replay_and_its_labels_meet_by_time_whatever_the_offset(tmp_path: Path) -> None:
-    write_replay(tmp_path, f"{DAY}:00:00Z,0.5,0", f"{DAY}:01:00Z,3.5,1", f"{DAY}:02:00Z,-1,1", f"{DAY}:03:00Z,0,0")
-    labels = write_labels(tmp_path, [[f"{DAY}:01:00", f"{DAY}:02:30"]])
-    [found] = load(tmp_path, labels)
-    assert (found.sensor, found.windows) == ("hall/a", ((1, 2),))
-    assert found.scores.tolist() == [0.5, 3.5, -1, 0]
-    assert found.onsets.tolist() == [False, True, False, False]
-    figures = evaluate([found], with_vus=False, with_nab=True, head=2)
-    assert (figures.series, figures.windows, figures.vus_pr) == (1, 1, None)
-    assert figures.head == {"rows": 2, "alerts_per_series": 1}
-    assert json.loads(figures.as_json())["nab"]["deployed"]["standard"] == pytest.approx(100)
+def test_figures_are_json_with_null_where_there_is_none() -> None:
+    figures = evaluate([replay(rows(400, 100), (90, 110))], with_vus=False, with_nab=True, head=50)
+    told = json.loads(figures.as_json())
+    assert (told["series"], told["windows"], told["vus_pr"], told["budget"]) == (1, 1, None, None)
+    assert told["head"] == {"rows": 50, "alerts_per_series": 0}
+    assert set(told["nab"]) == {"deployed", "oracle"}
 
 
-@pytest.mark.parametrize(
-    ("line", "windows", "sentence"),
-    [
-        (f"{DAY}:00:00,nan,0", [], "the score in row 1 is not a finite number"),
-        (f"{DAY}:00:00,1,0", [["2027-01-01", "2027-01-02"]], "window that begins at 2027-01-01T00:00:00"),
-        (f"{DAY}:00:00,1,0", [["soon", "later"]], "labels.json: is not .series: .* Invalid isoformat"),
-        (f"{DAY}:00:00,1,0", 7, "labels.json: is not .series"),
-    ],
-)
-def test_what_does_not_fit_together_is_named(tmp_path: Path, line: str, windows: object, sentence: str) -> None:
-    write_replay(tmp_path, line)
-    with pytest.raises(DataError, match=sentence):
-        load(tmp_path, write_labels(tmp_path, windows))
+@st.composite
+def labelled_alarms(draw: st.DrawFn) -> Replay:
+    length = draw(st.integers(1, 600))
+    row = st.integers(0, length - 1)
+    alert = rows(length, *draw(st.lists(row, max_size=6)))
+    edges = sorted(draw(st.lists(row, max_size=6, unique=True)))
+    return replay(alert, *zip(edges[::2], edges[1::2], strict=False))
 
 
-def test_missing_scores_and_columns_are_named(tmp_path: Path) -> None:
-    labels = write_labels(tmp_path, [])
-    with pytest.raises(DataError, match=r"hall/a\.csv: there are no scores of the labelled series 'hall/a'"):
-        load(tmp_path, labels)
-    write_replay(tmp_path).write_text(f"timestamp,value\n{DAY}:00:00,1\n")
-    with pytest.raises(DataError, match="needs the columns timestamp, score, alert; it has value"):
-        load(tmp_path, labels)
+@given(st.lists(labelled_alarms(), min_size=1, max_size=3))
+def test_event_figures_are_what_counting_row_by_row_gives(replays: list[Replay]) -> None:
+    figures = event_figures(replays, [r.alert for r in replays])
+    found = missed = false = alarmed = outside = 0
+    delays = []
+    for one in replays:
+        under = under_alarm(one.alert.tolist())
+        alarmed += sum(len(event) for event in under)
+        for first, last in one.windows:
+            hit = any(event & set(range(first, last + 1)) for event in under)
+            found, missed = found + hit, missed + (not hit)
+            delays += [next(iter(at - first for at in range(first, last + 1) if one.alert[at]), None)]
+        labelled = {row for first, last in one.windows for row in range(first, last + 1)}
+        outside += len(one) - len(labelled)
+        false += sum(not event & labelled for event in under)
+    in_time = [delay for delay in delays if delay is not None]
+    assert (figures.found, figures.missed, figures.false) == (found, missed, false)
+    assert figures.alarmed == alarmed / sum(map(len, replays))
+    assert figures.false_per_10k == pytest.approx(1e4 * false / max(outside, 1))
+    assert figures.delay_rows == (np.median(in_time) if in_time else None)
+    assert figures.f1 == pytest.approx(2 * found / max(2 * found + false + missed, 1))
+
+
+def under_alarm(alert: list[bool]) -> list[set[int]]:
+    """The rows of each event: from its first alarm to its last, none more than 100 rows from the next."""
+    spans: list[Span] = []
+    for row in (row for row, on in enumerate(alert) if on):
+        if spans and row - spans[-1][1] <= 100:
+            spans[-1] = spans[-1][0], row
+        else:
+            spans.append((row, row))
+    return [set(range(first, last + 1)) for first, last in spans]
