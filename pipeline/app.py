@@ -8,14 +8,17 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 
+import numpy as np
 import stamina
 import structlog
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
 from pipeline import bundle
 from pipeline.adapters.checkpoints import FolderCheckpoints
 from pipeline.adapters.kafka import KafkaSink, KafkaSource
+from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
 from pipeline.adapters.kafka_connection import KafkaAwayError
 from pipeline.adapters.sensors import bounds, read_sensors_csv
 from pipeline.core.alerts import Kind
@@ -25,6 +28,7 @@ from pipeline.core.model import Model
 from pipeline.core.readings import SECOND
 from pipeline.core.thresholds import Budget
 from pipeline.groups import Groups
+from pipeline.ports import CheckpointStore, PartitionsChangedError
 from pipeline.progress import Pace, Turn
 from pipeline.recovery import Recovery
 from pipeline.routing import Router, groups_of
@@ -35,6 +39,7 @@ from pipeline.telemetry import Telemetry, configure_logging
 from pipeline.web import Web, application
 
 DRAIN_SECONDS = 10.0  # from the signal to the end, whatever the broker does
+LET_GO_SECONDS = 20.0  # for all partitions that a rebalance takes away: the other members wait
 COUNT_SECONDS = 1.0  # between two looks at every sensor, for metrics and /alerts
 RETRY_SECONDS = 1.0  # between two attempts to reach a broker
 
@@ -91,6 +96,9 @@ class App:
     def _connect(self) -> Runner | None:
         """A runner on the cluster, however long that takes; None where the service was stopped meanwhile."""
         settings = self.settings
+        if settings.kafka.instance_id is None:
+            effect = "after a crash the group waits for the session timeout, and for what was left open"
+            log.info("member without a name", effect=effect, remedy="set kafka.instance_id")
         for attempt in stamina.retry_context(
             on=KafkaAwayError, attempts=None, timeout=None, wait_initial=RETRY_SECONDS / 4, wait_max=RETRY_SECONDS
         ):
@@ -98,22 +106,40 @@ class App:
                 if self._stopping.is_set():
                     return None
                 self.status.wait(f"no broker at {settings.kafka.bootstrap_servers} answers")
-                source = KafkaSource(settings.kafka)
-                try:
-                    sink = KafkaSink(settings.kafka, source, self.status.wait)
-                except BaseException:
-                    source.close()
-                    raise
-        store = FolderCheckpoints(settings.checkpoints.dir)
+                source, sink, store = self._connected()
         pace = Pace(
             topic=settings.kafka.topics.readings,
             poll_seconds=settings.kafka.poll_wait_seconds,
+            commit_seconds=settings.kafka.commit_seconds,
             checkpoint_seconds=settings.checkpoints.every_seconds,
+            let_go_seconds=min(LET_GO_SECONDS, settings.kafka.max_poll_interval_seconds / 2),
             catchup_after_seconds=settings.detection.catchup_after_seconds,
             scores=settings.kafka.topics.scores is not None,
         )
-        recovery = Recovery(self._groups, store, pace.topic, self._fingerprint())
+        recovery = Recovery(self._groups, store, pace.topic, self._fingerprint(), kernel())
         return Runner(self._groups, source, sink, recovery, pace, lambda: bundle.load_all(settings.model.dir))
+
+    def _connected(self) -> tuple[KafkaSource, KafkaSink, CheckpointStore]:
+        """All three, or none of them."""
+        settings = self.settings.kafka
+        with ExitStack() as opened:
+            source = KafkaSource(settings)
+            opened.callback(source.close)
+            try:
+                sink = KafkaSink(settings, source, self.status.wait)
+                opened.callback(sink.close)
+                store = self._store(source)
+            except KafkaAwayError as why:
+                self.status.wait(str(why))
+                raise
+            opened.pop_all()
+        return source, sink, store
+
+    def _store(self, source: KafkaSource) -> CheckpointStore:
+        kept = self.settings.checkpoints
+        if kept.store == "topic":
+            return TopicCheckpoints(self.settings.kafka, source.consumer, self.status.wait)
+        return FolderCheckpoints(kept.dir, kept.keep_days)
 
     def _serve(self, runner: Runner) -> None:
         try:
@@ -123,6 +149,10 @@ class App:
                     runner.take_up_models()
                 self._report(runner, runner.turn())
             drained = runner.drain(DRAIN_SECONDS / 2)
+        except PartitionsChangedError:
+            log.error("the topic was widened", effect="what is done is committed and kept, then the service ends")
+            runner.drain(DRAIN_SECONDS / 2)
+            raise
         except BaseException:
             log.exception("service failed", effect="nothing more is committed; a restart goes on from the last commit")
             runner.abandon()
@@ -178,6 +208,13 @@ def build(settings: Settings) -> App:
     """Load and check everything that needs no broker; BundleError, DataError and WebError say what is wrong."""
     configure_logging(settings.logging)
     return App(settings, bundle.load_all(settings.model.dir))
+
+
+def kernel() -> str:
+    """What computes the scores: another library or processor may round the last digit differently."""
+    blas = [found for found in threadpool_info() if found["user_api"] == "blas"]
+    names = sorted({f"{b['internal_api']} {b['version']} {b.get('architecture', '')}".strip() for b in blas})
+    return ", ".join([f"numpy {np.__version__}", *names])
 
 
 def _cut_off() -> None:

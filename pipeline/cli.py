@@ -10,6 +10,7 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from http.client import HTTPException
@@ -40,8 +41,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 sensor_app = typer.Typer(help="One sensor of a running service.", no_args_is_help=True)
+checkpoint_app = typer.Typer(help="What a restart continues from.", no_args_is_help=True)
 model_app = typer.Typer(help="Model bundles in a folder.", no_args_is_help=True)
 app.add_typer(sensor_app, name="sensor")
+app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(model_app, name="model")
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="CSV or Parquet, a file or a folder; wide or long.")]
@@ -61,9 +64,10 @@ def run(config: Config = None) -> None:
     from pipeline.adapters.columns import DataError
     from pipeline.adapters.kafka_connection import KafkaSetupError
     from pipeline.app import build
+    from pipeline.ports import PartitionsChangedError
     from pipeline.web import WebError
 
-    with sentences(BundleError, DataError, KafkaSetupError, WebError):
+    with sentences(BundleError, DataError, KafkaSetupError, PartitionsChangedError, WebError):
         build(_settings(config)).run()
 
 
@@ -298,7 +302,9 @@ def doctor(
     if create_topics:
         with sentences(KafkaAwayError):
             others = filter(None, (topics.alerts, topics.dead_letter, topics.scores))
-            ensure_topics(settings.kafka, {topics.readings: READINGS_PARTITIONS, **dict.fromkeys(others, 1)})
+            wide = {topics.readings, *([topics.checkpoints] if settings.checkpoints.store == "topic" else [])}
+            wanted = dict.fromkeys(others, 1) | dict.fromkeys(wide, READINGS_PARTITIONS)
+            ensure_topics(settings.kafka, wanted, {topics.checkpoints})
     found = checks(settings)
     table = Table("", "check", "found", "what to do", box=None)
     for check in found:
@@ -308,6 +314,45 @@ def doctor(
     out.print(table)
     if not all(check.ok for check in found):
         raise typer.Exit(FAILED)
+
+
+@checkpoint_app.command("repartition")
+def checkpoint_repartition(
+    config: Config = None,
+    accept_unread: Annotated[
+        bool, typer.Option(help="Though messages wait: of a sensor that moves, those start it afresh.")
+    ] = False,
+) -> None:
+    """After the topic of the readings was widened: every sensor's state goes to its new partition."""
+    from pipeline.adapters.checkpoints import FolderCheckpoints
+    from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
+    from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
+    from pipeline.adapters.kafka_group import IdleGroup, place_of
+    from pipeline.ports import CheckpointError, CheckpointStore
+    from pipeline.repartition import repartitioned, sources
+
+    settings = _settings(config)
+    kept, topic = settings.checkpoints, settings.kafka.topics.readings
+    with sentences(CheckpointError, KafkaAwayError, KafkaSetupError, OSError), ExitStack() as opened:
+        group = IdleGroup(settings.kafka)
+        opened.callback(group.close)
+        committed = group.committed()
+        if not committed:
+            raise CheckpointError(f"group {settings.kafka.group_id}: has read nothing, so there is nothing to do")
+        if (unread := group.unread(committed)) and not accept_unread:
+            raise CheckpointError(
+                f"{topic}: {unread} messages wait in partitions that were read before; a sensor that moves would be "
+                "read in two of them; widen a topic that was read to its end, or give --accept-unread"
+            )
+        store: CheckpointStore = FolderCheckpoints(kept.dir, kept.keep_days)
+        if kept.store == "topic":
+            store = TopicCheckpoints(settings.kafka, group.consumer, err.print, outside=True)
+            opened.callback(store.close)
+        wider = repartitioned(sources(store, topic, committed, group.partitions), group.partitions, place_of)
+        store.save_all(wider)
+        group.commit({c.partition: c.position for c in wider})
+    sensors = sum(len(arrays["names"]) for c in wider for arrays in c.groups.values())
+    out.print(f"{sensors} sensors in {len(wider)} partitions; start the service")
 
 
 @model_app.command("list")

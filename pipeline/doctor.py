@@ -7,9 +7,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from pipeline import bundle
+from pipeline.adapters.checkpoints import KEPT
 from pipeline.adapters.columns import DataError
 from pipeline.adapters.kafka_admin import Survey, TopicState, survey
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
@@ -19,7 +21,7 @@ from pipeline.settings_schema import Settings
 from pipeline.web import WebError, listen
 
 SKEW_SECONDS = 5.0  # records that are further ahead of this machine's clock than this were stamped by a wrong one
-FREE_BYTES = 1 * 2**30  # wanted on the disk of the checkpoints, beside what two checkpoints of every known sensor take
+FREE_BYTES = 1 * 2**30  # wanted on the disk of the checkpoints, beside those that are kept of every known sensor
 DAY_MS = 86_400_000
 READINGS_PARTITIONS = 6  # members that can share the load, at most
 
@@ -45,6 +47,9 @@ def _kafka(settings: Settings, look: Callable[..., Survey]) -> Iterator[Check]:
     uses = {kafka.topics.readings: "READ", kafka.topics.alerts: "WRITE", kafka.topics.dead_letter: "WRITE"}
     if kafka.topics.scores is not None:
         uses[kafka.topics.scores] = "WRITE"
+    of_checkpoints = kafka.topics.checkpoints if settings.checkpoints.store == "topic" else None
+    if of_checkpoints is not None:
+        uses[of_checkpoints] = "WRITE"
     try:
         seen = look(kafka, uses)
     except (KafkaAwayError, KafkaSetupError, OSError) as error:
@@ -53,14 +58,27 @@ def _kafka(settings: Settings, look: Callable[..., Survey]) -> Iterator[Check]:
         return
     yield Check("broker", True, f"{kafka.bootstrap_servers}, {seen.brokers} in the cluster")
     for topic, operation in uses.items():
-        yield _topic(topic, operation, seen, kafka.bootstrap_servers)
+        if topic == of_checkpoints:
+            readings = seen.topics.get(kafka.topics.readings)
+            wide = readings.partitions if readings is not None else READINGS_PARTITIONS
+            yield _topic(topic, operation, seen, kafka.bootstrap_servers, wide, partial(_newest_kept, wide))
+        else:
+            wide = READINGS_PARTITIONS if operation == "READ" else 1
+            yield _topic(topic, operation, seen, kafka.bootstrap_servers, wide, _kept)
     yield _clock(seen)
 
 
-def _topic(topic: str, operation: str, seen: Survey, servers: str) -> Check:
+def _topic(
+    topic: str,
+    operation: str,
+    seen: Survey,
+    servers: str,
+    partitions: int,
+    kept: Callable[[str, TopicState], tuple[bool, str, str]],
+) -> Check:
+    """`partitions` it should have where it is to be created; `kept` judges what it keeps."""
     name, state = f"topic {topic}", seen.topics.get(topic)
     if state is None:
-        partitions = READINGS_PARTITIONS if operation == "READ" else 1
         command = f"kafka-topics.sh --bootstrap-server {servers} --create --topic {topic} --partitions {partitions}"
         remedy = f"{command}; to try things out, foreshock doctor --create-topics"
         return Check(name, False, "does not exist, or may not be seen", remedy)
@@ -70,7 +88,7 @@ def _topic(topic: str, operation: str, seen: Survey, servers: str) -> Check:
     )
     if state.operations is not None and operation not in state.operations:
         return Check(name, False, f"{detail}; {operation} is not allowed", f"grant {operation} on {topic} to this user")
-    return Check(name, *_kept(detail, state))
+    return Check(name, *kept(detail, state))
 
 
 def _kept(detail: str, state: TopicState) -> tuple[bool, str, str]:
@@ -79,6 +97,15 @@ def _kept(detail: str, state: TopicState) -> tuple[bool, str, str]:
     retention = int(state.config.get("retention.ms", -1))
     if 0 <= retention < DAY_MS:
         return False, detail, "raise retention.ms to a day or more: what an outage outlasts is lost"
+    return True, detail, ""
+
+
+def _newest_kept(partitions: int, detail: str, state: TopicState) -> tuple[bool, str, str]:
+    """For checkpoints."""
+    if state.config.get("cleanup.policy") != "compact":
+        return False, detail, "set cleanup.policy=compact: the newest checkpoint must stay however old it is"
+    if state.partitions < partitions:
+        return False, detail, f"give it {partitions} partitions, as many as the readings have"
     return True, detail, ""
 
 
@@ -122,6 +149,9 @@ def _sensors(settings: Settings) -> Iterator[Check]:
 
 
 def _checkpoints(settings: Settings, state_bytes: int) -> Check:
+    rate = f"{state_bytes / settings.checkpoints.every_seconds / 1e6:.2g} MB/s"
+    if settings.checkpoints.store == "topic":
+        return Check("checkpoints", True, f"topic {settings.kafka.topics.checkpoints}, {rate}")
     folder = settings.checkpoints.dir
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
@@ -130,8 +160,9 @@ def _checkpoints(settings: Settings, state_bytes: int) -> Check:
     except OSError as error:
         remedy = f"let {_user()} write to {folder}, or set checkpoints.dir"
         return Check("checkpoints", False, f"{there}: {error.strerror}", remedy)
-    free, wanted = shutil.disk_usage(there).free, FREE_BYTES + 2 * state_bytes
-    detail = f"{folder}, {free / 2**30:.1f} GiB free, {wanted / 2**30:.1f} GiB wanted"
+    kept = KEPT + settings.checkpoints.keep_days
+    free, wanted = shutil.disk_usage(there).free, FREE_BYTES + kept * state_bytes
+    detail = f"{folder}, {rate}, {free / 2**30:.1f} GiB free, {wanted / 2**30:.1f} GiB wanted"
     return Check("checkpoints", free >= wanted, detail, "make room, or set checkpoints.dir to a larger disk")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from pipeline.core.alerts import Alert
 from pipeline.core.events import Outcome
 from pipeline.core.model import Model
@@ -28,6 +30,7 @@ class Assigned(NamedTuple):
     position: Position
     committed: bool  # False: nobody has read it for this group; the position follows from the settings
     earliest: int  # the first offset that retention has left
+    partitions: int = 1  # of the topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,17 @@ class Scored(NamedTuple):
     batch: ReadingBatch
     outcome: Outcome
 
+    def without(self, partitions: AbstractSet[int]) -> Scored:
+        """The same but for the readings of these partitions; the scores alone are kept of the outcome."""
+        rows = np.flatnonzero(~np.isin(self.batch.partitions, list(partitions)))
+        said = self.outcome
+        kept = Outcome(said.scores[rows], said.alerting[rows], said.expected[rows], said.band[rows])
+        return Scored(self.model, self.batch.take(rows), kept)
+
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a turn has to say."""
+    """What one or several turns have to say."""
 
     alerts: Sequence[Alert] = ()
     dead_letters: Sequence[Rejected] = ()
@@ -62,6 +72,19 @@ class Outputs:
 
     def __bool__(self) -> bool:
         return bool(self.alerts or self.dead_letters or self.scored)
+
+    def __add__(self, later: Outputs) -> Outputs:
+        return Outputs(
+            [*self.alerts, *later.alerts], [*self.dead_letters, *later.dead_letters], [*self.scored, *later.scored]
+        )
+
+    def without(self, partitions: AbstractSet[int]) -> Outputs:
+        """The same but for what these partitions have to say."""
+        return Outputs(
+            [alert for alert in self.alerts if alert.evidence.partition not in partitions],
+            [rejected for rejected in self.dead_letters if rejected.partition not in partitions],
+            [scored.without(partitions) for scored in self.scored],
+        )
 
 
 class Source(Protocol):
@@ -88,10 +111,9 @@ class Sink(Protocol):
     """Where outputs and progress go. Used from one thread."""
 
     def deliver(self, outputs: Outputs, done: Mapping[int, Position]) -> bool:
-        """Publish, wait until the broker has it all, then commit the positions.
+        """Publish the outputs and commit the positions: both, for a reader of what is committed, or neither.
 
-        False: the outputs are safe but the positions are not (the group is rebalancing); they are due again.
-        One call, so that it can become one transaction.
+        Returns once it is known which. False: neither, and both are due again unless the partitions have moved on.
         """
         ...
 
@@ -111,17 +133,27 @@ class Checkpoint:
     models: Mapping[str, str]  # group -> SHA-256 of the bundle
     settings: str  # fingerprint of what can change an alert
     groups: Mapping[str, Arrays]
+    partitions: int = 1  # of the topic, when it was taken
+    kernel: str = ""  # what computed it
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be used, and why."""
+    """A checkpoint that cannot be used, or not be written, and why."""
+
+
+class PartitionsChangedError(Exception):
+    """The topic has not as many partitions as the state was kept for: sensors may be in others than their state."""
 
 
 class CheckpointStore(Protocol):
     """Keeps the last checkpoints of each partition."""
 
     def save(self, checkpoint: Checkpoint) -> str:
-        """Keep it, whole or not at all, and return its name; OSError where there is no room."""
+        """Keep it, whole or not at all, and return its name; OSError or CheckpointError where it cannot be written."""
+        ...
+
+    def save_all(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Keep several, each whole or not at all; the errors of `save`."""
         ...
 
     def names(self, topic: str, partition: int, at_most: int) -> Iterator[str]:
@@ -130,4 +162,8 @@ class CheckpointStore(Protocol):
 
     def load(self, name: str) -> Checkpoint:
         """Read it back; CheckpointError where it is damaged or written by another build."""
+        ...
+
+    def close(self) -> None:
+        """Let go; what was saved stays."""
         ...

@@ -18,7 +18,9 @@ class Pace:
 
     topic: str
     poll_seconds: float = 0.5
-    checkpoint_seconds: float = 30.0
+    commit_seconds: float = 1.0
+    checkpoint_seconds: float = 60.0
+    let_go_seconds: float = 20.0  # for all partitions of a rebalance together: the others wait
     catchup_after_seconds: float = 300.0
     scores: bool = False  # hand every score to the sink
 
@@ -60,10 +62,10 @@ class Turn:
     """What a turn did, for metrics and for whoever watches."""
 
     stepped: Stepped = field(default_factory=Stepped)
-    alerts: list[Alert] = field(default_factory=list)
-    refused: Sequence[Rejected] = ()
+    alerts: Sequence[Alert] = ()  # committed in this turn, those of turns before among them
+    refused: Sequence[Rejected] = ()  # likewise
     replayed: int = 0  # records stepped again after a restart, with their outputs suppressed
-    latency_seconds: float | None = None  # from the oldest record of the turn to the acknowledgement
+    latency_seconds: float | None = None  # from the oldest record since the last commit to this one
     committed: bool = False
     checkpoint_seconds: list[float] = field(default_factory=list)
     waiting_for: str = ""  # why the service is not ready; "" where it is

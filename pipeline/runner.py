@@ -6,17 +6,20 @@ The order of a turn, which is the whole of the delivery guarantee:
 2. `follow`      partitions given up: commit, checkpoint, drop. Partitions gained: restore, then let them flow.
 3. `step`        every reading into its group's detector: the only place where one becomes a score.
 4. `tick`        partitions that were read to their end learn how late it is: who is silent?
-5. `deliver`     outputs until the broker has acknowledged them, then the positions.
+5. `deliver`     where it is due, in one transaction: what was said since the last commit, and the positions.
 6. `checkpoint`  the state at exactly the committed position, every so often.
 
-A crash before 5 loses nothing: the records are read again. Inside 5, outputs may be published twice, each alert with
-the id and revision it had. After 5, a restart takes the last checkpoint, replays to the committed position with its
-outputs suppressed, and goes on as if nothing had happened.
+A crash before the end of 5 leaves nothing that a read_committed reader would see, and the records are read again.
+After 5, a restart takes the last checkpoint, replays to the committed position with its outputs suppressed, and goes on
+as if nothing had happened. A transaction that comes to nothing leaves its outputs waiting for the next, unless their
+partitions went to another member, who says the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 import structlog
@@ -25,12 +28,12 @@ from pipeline.bundle import BundleError
 from pipeline.core.alerts import Alert
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, Record
+from pipeline.delivery import Delivery
 from pipeline.groups import Groups, Stepped
 from pipeline.ports import Assigned, Outputs, Polled, Position, Sink, Source
 from pipeline.progress import Clock, Pace, Progress, Turn
 from pipeline.recovery import Recovery
 
-COMMIT_SECONDS = 1.0  # positions are committed at least so often; at once where there is something to say
 TICK_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -52,7 +55,8 @@ class Runner:
         self.partitions: dict[int, Progress] = {}
         self._groups, self._source, self._sink, self._recovery = groups, source, sink, recovery
         self._pace, self._models, self._clock = pace, models, clock or Clock()
-        self._commit_due = self._tick_due = self._ticked = 0.0
+        self._delivery = Delivery(sink, pace.commit_seconds)
+        self._tick_due = self._ticked = 0.0
         self._reload = False
 
     def turn(self) -> Turn:
@@ -60,18 +64,17 @@ class Runner:
         turn = Turn()
         if self._reload:
             self._take_up_models(turn)
-        polled = self._source.poll(self._pace.poll_seconds)  # 1
+        polled = self._source.poll(self._patience())  # 1
         self._follow(polled, turn)  # 2
         known, news = self._parted(polled.records)
         replayed = self._groups.step(known)  # 3, a second time: said before
         turn.replayed, turn.stepped = len(known), self._groups.step(news)  # 3
         self._advance(polled, replayed, turn.stepped)
-        turn.alerts = [self._told(*raised) for raised in turn.stepped.raised]
-        turn.alerts += [self._told(alert) for alert in self._tick()]  # 4
-        turn.refused = turn.stepped.refused
+        alerts = [self._told(*raised) for raised in turn.stepped.raised]
+        alerts += [self._told(alert) for alert in self._tick()]  # 4
         scored = turn.stepped.scored if self._pace.scores else ()
-        turn.committed = self._deliver(Outputs(turn.alerts, turn.refused, scored))  # 5
-        turn.latency_seconds = self._latency(news)
+        self._delivery.add(Outputs(alerts, turn.stepped.refused, scored), _oldest(news))
+        self._deliver(turn)  # 5
         self._checkpoint_one_that_is_due(turn)  # 6
         turn.waiting_for = self._waiting_for(polled)
         return turn
@@ -81,15 +84,15 @@ class Runner:
         self._reload = True
 
     def drain(self, patience_seconds: float) -> bool:
-        """Commit, checkpoint, leave the group; whether everything was committed. Blocks while outputs are in flight."""
+        """Commit, checkpoint, leave the group; whether everything was committed. Blocks while a commit is in flight."""
         deadline = self._clock.monotonic() + patience_seconds
-        self._deliver(Outputs(), now=True)
+        self._deliver(Turn(), now=True)
         while self._uncommitted() and self._clock.monotonic() < deadline:
             polled = self._source.poll(self._pace.poll_seconds)  # a rebalance that is under way has to end first
             self._follow(replace(polled, assigned=()), Turn())
-            self._deliver(Outputs(), now=True)
-        for partition in sorted(self.partitions):
-            self._checkpoint(partition)
+            self._deliver(Turn(), now=True)
+        self._checkpoint_until(deadline, self.partitions, Turn())
+        self._recovery.close()
         self._sink.close()
         self._source.close()
         return not self._uncommitted()
@@ -105,18 +108,24 @@ class Runner:
     # -- 2. follow
 
     def _follow(self, polled: Polled, turn: Turn) -> None:
-        if polled.given_up and self._deliver(Outputs(), now=True):
-            turn.committed = True
-        for partition in sorted(polled.given_up):
-            self._checkpoint(partition, turn)
-        for partition in sorted(polled.given_up | polled.lost):
-            self._groups.drop(partition)
-            if self.partitions.pop(partition, None):
-                log.info("partition left", partition=partition, lost=partition in polled.lost)
+        self._let_go(polled.lost, "taken by another member")
+        if polled.given_up:
+            deadline = self._clock.monotonic() + self._pace.let_go_seconds
+            self._deliver(turn, now=True)
+            self._checkpoint_until(deadline, polled.given_up, turn)
+            self._let_go(polled.given_up, "given up")
         for assigned in polled.assigned:
             self._take_over(assigned)
             if not self.partitions[assigned.partition].checkpoint:
                 self._keep(assigned.partition, turn)  # before the first commit, which a restart must find a state for
+
+    def _let_go(self, partitions: AbstractSet[int], why: str) -> None:
+        """Drop what is left of them; what could not be committed is said by whoever takes them."""
+        self._delivery.forget(partitions)
+        for partition in sorted(partitions):
+            self._groups.drop(partition)
+            if self.partitions.pop(partition, None):
+                log.info("partition left", partition=partition, why=why)
 
     def _take_over(self, assigned: Assigned) -> None:
         """Restore what fits, and start where the restored state ends: before the committed offset, as a rule."""
@@ -209,20 +218,27 @@ class Runner:
         age = self._clock.wall() - received / SECOND if received else 0.0
         return replace(alert, evidence=evidence, mode="catchup" if age > self._pace.catchup_after_seconds else "live")
 
-    def _deliver(self, outputs: Outputs, *, now: bool = False) -> bool:
-        """Hand over outputs and every position that has moved; True once the positions are committed."""
+    def _deliver(self, turn: Turn, *, now: bool = False) -> None:
+        """Hand over every position that has moved and what was said on the way, where that is due or asked for now."""
         at = self._clock.monotonic()
-        if not outputs and not now and at < self._commit_due:
-            return False
-        self._commit_due = at + COMMIT_SECONDS
-        moved = self._uncommitted()
-        if not outputs and not moved:
-            return False
-        if not self._sink.deliver(outputs, moved):
-            return False
+        moved = self._uncommitted()  # whatever is said has moved a position, or its partition's last tick
+        if not moved or (not now and self._delivery.due_in(at) > 0):
+            return
+        if (committed := self._delivery.commit(moved, at)) is None:
+            return
         for partition, position in moved.items():
             self.partitions[partition].committed = position
-        return bool(moved)
+        outputs, oldest = committed
+        turn.committed = True
+        turn.alerts, turn.refused = [*turn.alerts, *outputs.alerts], [*turn.refused, *outputs.dead_letters]
+        if oldest < math.inf:
+            turn.latency_seconds = max(self._clock.wall() - oldest / SECOND, 0.0)
+
+    def _patience(self) -> float:
+        """How long a poll may wait: not beyond the next commit, where something waits for it."""
+        if not self._uncommitted():
+            return self._pace.poll_seconds
+        return min(self._pace.poll_seconds, max(self._delivery.due_in(self._clock.monotonic()), 0.0))
 
     def _uncommitted(self) -> dict[int, Position]:
         return {
@@ -230,10 +246,6 @@ class Runner:
             for partition, progress in self.partitions.items()
             if not progress.restoring and progress.done != progress.committed
         }
-
-    def _latency(self, news: Sequence[Record]) -> float | None:
-        stamps = [record.timestamp for record in news if record.timestamp]
-        return max(self._clock.wall() - min(stamps) / SECOND, 0.0) if stamps else None
 
     # -- 6. checkpoint
 
@@ -244,10 +256,18 @@ class Runner:
             (progress.checkpoint_due, p) for p, progress in self.partitions.items() if progress.checkpoint_due <= now
         ]
         if due:
-            self._deliver(Outputs(), now=True)
+            self._deliver(turn, now=True)
             self._checkpoint(min(due)[1], turn)
 
-    def _checkpoint(self, partition: int, turn: Turn | None = None) -> None:
+    def _checkpoint_until(self, deadline: float, partitions: Iterable[int], turn: Turn) -> None:
+        """As many as there is time for: whoever takes one that was left out replays from the checkpoint before."""
+        for partition in sorted(partitions):
+            if self._clock.monotonic() >= deadline:
+                log.warning("checkpoint left out", partition=partition, why="others wait for the partitions")
+            elif partition in self.partitions:
+                self._checkpoint(partition, turn)
+
+    def _checkpoint(self, partition: int, turn: Turn) -> None:
         """Keep the state, if it is that of the committed position: any other would lose or repeat outputs."""
         progress = self.partitions[partition]
         if progress.restoring or progress.done != progress.committed:
@@ -258,15 +278,14 @@ class Runner:
         else:
             self._keep(partition, turn)
 
-    def _keep(self, partition: int, turn: Turn | None) -> None:
+    def _keep(self, partition: int, turn: Turn) -> None:
         progress, began = self.partitions[partition], self._clock.monotonic()
         progress.checkpoint_due = began + self._pace.checkpoint_seconds
         name = self._recovery.keep(partition, progress.done, progress.watermark)
         if name is None:
             return
         progress.checkpoint, progress.kept, progress.checkpoint_time = name, progress.done, self._clock.wall()
-        if turn is not None:
-            turn.checkpoint_seconds.append(self._clock.monotonic() - began)
+        turn.checkpoint_seconds.append(self._clock.monotonic() - began)
 
     # -- models
 
@@ -274,7 +293,7 @@ class Runner:
         """Commit, checkpoint, swap, checkpoint: the swap has a place in the stream, and a restart knows it."""
         if any(progress.restoring for progress in self.partitions.values()):
             return  # the replay belongs to the old model; the flag stays
-        self._deliver(Outputs(), now=True)
+        self._deliver(turn, now=True)
         if self._uncommitted():
             return
         self._reload = False
@@ -297,3 +316,8 @@ class Runner:
             return "the group has not admitted this member yet"
         restoring = sorted(p for p, progress in self.partitions.items() if progress.restoring)
         return f"partitions {restoring} are being restored" if restoring else ""
+
+
+def _oldest(records: Sequence[Record]) -> float:
+    """The earliest of their timestamps, µs."""
+    return min((record.timestamp for record in records if record.timestamp), default=math.inf)

@@ -54,6 +54,7 @@ Servers = Annotated[str, AfterValidator(_servers)]
 Start = Annotated[Literal["latest", "earliest"] | datetime, BeforeValidator(_start)]
 BudgetText = Annotated[str, AfterValidator(_budget)]
 Topic = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+Instance = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,199}$")]
 CHECKED = SettingsConfigDict(
     frozen=True,
     extra="forbid",
@@ -81,7 +82,13 @@ class TopicSettings(_Section):
         default=None, description="Every score goes here, if a name is given.", examples=["sensor.scores"]
     )
 
-    @field_validator("alerts", "dead_letter", "scores")
+    checkpoints: Topic = Field(
+        default="sensor.checkpoints",
+        description="Checkpoints go here where `checkpoints.store` is `topic`: compacted, as many partitions as the "
+        "readings.",
+    )
+
+    @field_validator("alerts", "dead_letter", "scores", "checkpoints")
     @classmethod
     def _not_what_is_read(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and value == info.data.get("readings"):
@@ -100,6 +107,13 @@ class KafkaSettings(_Section):
     )
     group_id: str = Field(
         default="foreshock", min_length=1, description="The consumer group; its members share the load."
+    )
+    instance_id: Instance | None = Field(
+        default=None,
+        description="This process's own name in the group, the same after a restart: a restart within "
+        "`session_timeout_seconds` then moves no partition, and ends at once what the killed process left open. "
+        "No two processes may have the same.",
+        examples=["foreshock-0"],
     )
     start: Start = Field(
         default="latest",
@@ -136,6 +150,13 @@ class KafkaSettings(_Section):
     )
     max_poll_records: PositiveInt = Field(default=5000, description="Messages in one batch at most.")
     poll_wait_seconds: PositiveFloat = Field(default=0.5, description="How long a poll waits for the first message.")
+    commit_seconds: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=60.0,
+        description="Between two commits, each one transaction of alerts, dead letters, scores and offsets; an alert "
+        "that opens or resolves does not wait for it.",
+    )
     max_poll_interval_seconds: PositiveFloat = Field(
         default=300.0, description="A member that polls more rarely than this is put out of the group."
     )
@@ -210,10 +231,23 @@ class DetectionSettings(_Section):
 class CheckpointSettings(_Section):
     """What a restart continues from."""
 
-    dir: Path = Field(
-        default=Path("checkpoints"), description="The folder of the checkpoints; it has to outlive the process."
+    store: Literal["folder", "topic"] = Field(
+        default="folder",
+        description="`folder`: on a disk that all members share; `topic`: in `kafka.topics.checkpoints`, the newest "
+        "only.",
     )
-    every_seconds: PositiveFloat = Field(default=30.0, description="Between two checkpoints of a partition.")
+    dir: Path = Field(
+        default=Path("checkpoints"),
+        description="The folder of the checkpoints; it has to outlive the process, and all members share it.",
+    )
+    every_seconds: PositiveFloat = Field(default=60.0, description="Between two checkpoints of a partition.")
+    keep_days: int = Field(
+        default=3,
+        ge=0,
+        le=3650,
+        description="The first checkpoint of each of so many days is kept, beside the two newest: a span can be "
+        "replayed from it.",
+    )
 
 
 class HttpSettings(_Section):

@@ -12,6 +12,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import pytest
@@ -54,6 +55,13 @@ def broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
 @pytest.fixture
 def topics(broker: Broker) -> Iterator[NewTopics]:
     """Fresh topics: `readings, alerts = topics("readings", "alerts", partitions=3)`."""
+    with fresh_topics(broker) as create:
+        yield create
+
+
+@contextmanager
+def fresh_topics(broker: Broker) -> Iterator[NewTopics]:
+    """They go at the end."""
     created: list[str] = []
     with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as admin:
 

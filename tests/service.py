@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,16 @@ class Service:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, kill_at: str = "") -> None:
+        """Run it; `kill_at` names a point of `pipeline.testing`, and how often it is passed before."""
+        with self.log.open("ab") as log:
+            program = ["pipeline.testing", kill_at] if kill_at else ["pipeline.cli"]
+            command = [sys.executable, "-W", "ignore", "-m", *program, "run"]
+            self.process = subprocess.Popen(command, env=os.environ | self.environment(), stdout=log, stderr=log)
+        self._leash = Leash(self.process)
+
+    def environment(self) -> dict[str, str]:
+        """Its settings."""
         settings = {
             "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
             "KAFKA__GROUP_ID": self.group,
@@ -60,11 +71,7 @@ class Service:
             **{f"KAFKA__TOPICS__{name.upper()}": topic for name, topic in self.topics.items()},
             **self.settings,
         }
-        environment = os.environ | {f"FORESHOCK_{name}": value for name, value in settings.items()}
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "run"]
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        self._leash = Leash(self.process)
+        return {f"FORESHOCK_{name}": value for name, value in settings.items()}
 
     @property
     def log(self) -> Path:
@@ -113,17 +120,36 @@ class Service:
         self.process.wait()
         self._leash.release()
 
+    def end(self) -> None:
+        """If it still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+    def wait_until_killed(self) -> None:
+        """Until it has come to the point where it is killed."""
+        assert self.ended() == -signal.SIGKILL, self.log.read_text()[-3000:]
+
+    def ended(self) -> int:
+        """The exit status, once it has ended by itself."""
+        assert self.process is not None
+        status = self.process.wait(PATIENCE_SECONDS)
+        self._leash.release()
+        return status
+
     def stop(self) -> int:
         """By SIGTERM; the exit status."""
         assert self.process is not None
         self.process.terminate()
-        status = self.process.wait(timeout=PATIENCE_SECONDS)
-        self._leash.release()
-        return status
+        return self.ended()
 
 
-def produce(bootstrap: str, topic: str, batch: ReadingBatch, seconds: float = 0.0) -> dict[int, int]:
-    """The readings as messages, keyed by sensor and spread over so many seconds; the ends of the partitions."""
+def produce(
+    bootstrap: str, topic: str, batch: ReadingBatch, seconds: float = 0.0, nonsense: Sequence[bytes] = ()
+) -> dict[int, int]:
+    """The readings as messages, keyed by sensor and spread over so many seconds; the ends of the partitions.
+
+    The nonsense comes in the middle, in each partition.
+    """
     ends: dict[int, int] = {}
     with KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20) as producer:
         for i, sensor in enumerate(batch.sensors):
@@ -131,14 +157,18 @@ def produce(bootstrap: str, topic: str, batch: ReadingBatch, seconds: float = 0.
             partition = int(batch.partitions[i])
             producer.send(topic, key=sensor.encode(), value=JSON.encode(reading), partition=partition)
             ends[partition] = ends.get(partition, 0) + 1
+            if i == len(batch) // 2:
+                for partition, value in itertools.product(sorted(ends), nonsense):
+                    producer.send(topic, value=value, partition=partition)
+                    ends[partition] += 1
             if seconds:
                 time.sleep(seconds / len(batch))
     return ends
 
 
 def messages(bootstrap: str, topic: str) -> list[bytes]:
-    """Everything in partition 0 of a topic."""
-    with KafkaConsumer(bootstrap_servers=bootstrap) as consumer:
+    """Everything in partition 0 of a topic that is committed."""
+    with KafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed") as consumer:
         consumer.assign([TopicPartition(topic, 0)])
         consumer.seek_to_beginning()
         values: list[bytes] = []
@@ -148,7 +178,7 @@ def messages(bootstrap: str, topic: str) -> list[bytes]:
 
 
 def alerts(bootstrap: str, topic: str) -> dict[tuple[str, int], Alert]:
-    """What was published, by identity and revision; a second copy has to be the same.
+    """What was published, by identity and revision, each of them once.
 
     Of the opening of a gap only the identity counts: how late it was when it was noticed depends on the wall clock.
     """
@@ -157,7 +187,8 @@ def alerts(bootstrap: str, topic: str) -> dict[tuple[str, int], Alert]:
         plain = replace(alert, evidence=replace(alert.evidence, checkpoint="", topic=""))
         if alert.kind is Kind.GAP and alert.state is State.FIRING:
             plain = replace(plain, last=alert.start, measure=None, detection_delay_ms=0)
-        assert told.setdefault((alert.alert_id, alert.revision), plain) == plain
+        assert (alert.alert_id, alert.revision) not in told, "said twice"
+        told[alert.alert_id, alert.revision] = plain
     return told
 
 

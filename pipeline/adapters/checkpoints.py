@@ -10,49 +10,28 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
-import msgspec
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
+from pipeline.adapters import checkpoint_format
+from pipeline.ports import Checkpoint, CheckpointError
 
-from pipeline.core.table import Arrays
-from pipeline.ports import Checkpoint, CheckpointError, Position
-
-FORMAT: Final = 1
 KEPT = 2  # a partition; the older one is for the day the newer one turns out to be damaged
+DAY_MS = 86_400_000
 MANIFEST = "manifest.json"
 UNFINISHED = ".new"
-NAMES = "names"  # the one field of text, which safetensors cannot hold
-
-
-class _Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    format: int
-    topic: str
-    partition: int
-    offset: int
-    tick_us: int
-    watermark_us: int
-    settings: str
-    models: dict[str, str]
-    sha256: dict[str, str]  # file -> hash
-    seal: str = ""  # SHA-256 of this manifest without it
-
-    def sealed(self) -> _Manifest:
-        """The same with its seal."""
-        bare = msgspec.json.encode(msgspec.structs.replace(self, seal=""))
-        return msgspec.structs.replace(self, seal=hashlib.sha256(bare).hexdigest())
 
 
 class FolderCheckpoints:
-    """Keeps the two newest checkpoints of each partition below one folder."""
+    """Keeps the two newest checkpoints of each partition below one folder, and the first of each of the last days."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        self._folder, self._clock = folder, clock
+    def __init__(self, folder: Path, keep_days: int = 0, clock: Callable[[], float] = time.time) -> None:
+        self._folder, self._keep_days, self._clock = folder, keep_days, clock
+
+    def save_all(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """One after the other."""
+        for checkpoint in checkpoints:
+            self.save(checkpoint)
 
     def save(self, checkpoint: Checkpoint) -> str:
         """Write, sync, rename, sync, and only then let older ones go; OSError where the disk refuses."""
@@ -61,9 +40,9 @@ class FolderCheckpoints:
         unfinished = place / f"{name}{UNFINISHED}"
         try:
             unfinished.mkdir(parents=True)
-            files = {f"{group}.safetensors": _packed(arrays) for group, arrays in checkpoint.groups.items()}
-            files[MANIFEST] = msgspec.json.encode(_manifest(checkpoint, files))
-            for file, content in files.items():
+            files = checkpoint_format.files(checkpoint)
+            sha256 = {file: [hashlib.sha256(content).hexdigest()] for file, content in files.items()}
+            for file, content in (files | {MANIFEST: checkpoint_format.manifest(checkpoint, sha256)}).items():
                 _write(unfinished / file, content)
             _sync(unfinished)
             unfinished.rename(place / name)
@@ -84,22 +63,17 @@ class FolderCheckpoints:
         """Read and verify; CheckpointError says what is wrong with it."""
         topic, partition, own = name.split("/")
         place = self._folder / topic / f"{int(partition):05d}" / own
-        manifest = _read_manifest(place / MANIFEST)
+        manifest = checkpoint_format.read_manifest(_read(place / MANIFEST), str(place / MANIFEST))
         if (manifest.topic, manifest.partition) != (topic, int(partition)):
             raise CheckpointError(f"{place}: belongs to {manifest.topic}, partition {manifest.partition}")
-        groups = {
-            file.removesuffix(".safetensors"): _unpacked(place / file, sha256)
-            for file, sha256 in manifest.sha256.items()
-        }
-        return Checkpoint(
-            topic,
-            manifest.partition,
-            Position(manifest.offset, manifest.tick_us),
-            manifest.watermark_us,
-            manifest.models,
-            manifest.settings,
-            groups,
-        )
+        contents = {}
+        for file, (sha256, *_) in manifest.sha256.items():
+            contents[file] = _read(place / file)
+            checkpoint_format.must_match(contents[file], sha256, str(place / file))
+        return checkpoint_format.restored(manifest, contents, str(place))
+
+    def close(self) -> None:
+        """Nothing to let go of."""
 
     def _finished(self, place: Path) -> list[Path]:
         """Oldest first."""
@@ -111,59 +85,26 @@ class FolderCheckpoints:
         """Older ones beyond those kept, later ones (the group was rewound: another history), and what was cut off."""
         finished = self._finished(place)
         at = next(i for i, p in enumerate(finished) if p.name == newest)
-        for old in (*finished[: max(at + 1 - KEPT, 0)], *finished[at + 1 :], *place.glob(f"*{UNFINISHED}")):
-            shutil.rmtree(old, ignore_errors=True)  # tried again after the next checkpoint
+        older = finished[: max(at + 1 - KEPT, 0)]
+        of_days = self._first_of_days(older)
+        for old in (*older, *finished[at + 1 :], *place.glob(f"*{UNFINISHED}")):
+            if old not in of_days:
+                shutil.rmtree(old, ignore_errors=True)  # tried again after the next checkpoint
+
+    def _first_of_days(self, older: Sequence[Path]) -> set[Path]:
+        """The first of each of the last days (UTC), for whoever replays a span from it."""
+        today = round(self._clock() * 1000) // DAY_MS
+        days: dict[int, Path] = {}
+        for path in older:
+            days.setdefault(int(path.name.partition("-")[2]) // DAY_MS, path)
+        return {path for day, path in days.items() if day > today - self._keep_days}
 
 
-def _manifest(checkpoint: Checkpoint, files: Mapping[str, bytes]) -> _Manifest:
-    return _Manifest(
-        format=FORMAT,
-        topic=checkpoint.topic,
-        partition=checkpoint.partition,
-        offset=checkpoint.position.offset,
-        tick_us=checkpoint.position.tick,
-        watermark_us=checkpoint.watermark,
-        settings=checkpoint.settings,
-        models=dict(checkpoint.models),
-        sha256={file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
-    ).sealed()
-
-
-def _read_manifest(path: Path) -> _Manifest:
+def _read(path: Path) -> bytes:
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
+        return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    except msgspec.MsgspecError as error:
-        raise CheckpointError(f"{path}: not a manifest: {error}") from error
-    if manifest.format != FORMAT:
-        raise CheckpointError(f"{path}: format {manifest.format}, this build reads {FORMAT}")
-    if manifest != manifest.sealed():
-        raise CheckpointError(f"{path}: was changed after it was written")
-    return manifest
-
-
-def _packed(arrays: Arrays) -> bytes:
-    text = np.ascontiguousarray(arrays[NAMES])
-    width = text.dtype.itemsize
-    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items() if name != NAMES}
-    return save_tensors(tensors | {NAMES: text.view(np.uint8).reshape(len(text), width)})
-
-
-def _unpacked(path: Path, sha256: str) -> Arrays:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise CheckpointError(f"{path}: its SHA-256 is not the one in the manifest")
-    try:
-        arrays: Arrays = dict(load_tensors(content))
-        text = arrays[NAMES]
-        arrays[NAMES] = text.reshape(-1).view(f"S{text.shape[1]}")
-    except (SafetensorError, KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{path}: not the state of a group: {error}") from error
-    return arrays
 
 
 def _write(path: Path, content: bytes) -> None:

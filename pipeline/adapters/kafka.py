@@ -1,4 +1,4 @@
-"""Kafka through kafka-python: a member of a consumer group, and a producer that waits for every broker in sync."""
+"""Kafka through kafka-python: a member of a consumer group, and a sink whose every delivery is one transaction."""
 
 from __future__ import annotations
 
@@ -10,21 +10,14 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import (
-    CommitFailedError,
-    IllegalGenerationError,
-    KafkaError,
-    KafkaTimeoutError,
-    RebalanceInProgressError,
-    RetriableError,
-    UnknownMemberIdError,
-)
+from kafka.errors import FencedInstanceIdError, KafkaError, RetriableError
 from kafka.structs import MemberState
 
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
 from pipeline.adapters.kafka_rebalances import GivenUpError, Rebalances
+from pipeline.adapters.kafka_transactions import Message, Transactions, named_twice, transactional_id
 from pipeline.codecs.json import MAX_DEAD_BYTES, encode_alert, encode_dead_letter
 from pipeline.codecs.scores import encode_scores
 from pipeline.core.readings import Record
@@ -32,14 +25,10 @@ from pipeline.ports import Assigned, Outputs, Polled, Position
 from pipeline.settings_schema import KafkaSettings
 
 ANSWER_SECONDS = 5.0  # for one request, while assignments are resolved
-COMMIT_SECONDS = 2.0  # what could not be committed is due again, so there is no point in waiting long
-BEAT_SECONDS = 1.0  # how often a wait for the broker reports that it still waits
-FOREVER_MS = 2**31 - 1  # a delivery ends when the broker has it; the process is killed before this runs out
-LINGER_MS = 5
+BEAT_SECONDS = 1.0  # for a question whose answer can wait for the next turn
 METADATA_SECONDS = 30.0  # until a new partition is noticed
 FETCH_BYTES = 8 * 2**20  # of a partition, at most: room for max_poll_records of a kilobyte
 MILLISECOND = 1_000  # µs
-NOT_NOW = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 JSON_HEADERS = [("content-type", b"application/json")]
 
 log = structlog.get_logger(__name__)
@@ -58,6 +47,7 @@ class KafkaSource:
                 **connection(settings),
                 client_id=client_id,
                 group_id=settings.group_id,
+                group_instance_id=settings.instance_id,  # a restart within the session timeout moves no partition
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",  # where retention overtakes the group; a fresh start is decided below
                 isolation_level="read_committed",
@@ -81,6 +71,8 @@ class KafkaSource:
         """What has arrived, and what the group has decided meanwhile."""
         try:
             polled = self.consumer.poll(timeout_ms=round(timeout_seconds * 1000))
+        except FencedInstanceIdError as error:
+            raise named_twice(self._settings) from error
         except KafkaError as error:
             if not isinstance(error, RetriableError) and not isinstance(error.__cause__, GivenUpError):
                 raise
@@ -153,10 +145,11 @@ class KafkaSource:
 
     def _position(self, tp: TopicPartition) -> Assigned:
         wait = round(ANSWER_SECONDS * 1000)
+        partitions = len(self.consumer.partitions_for_topic(self._topic) or ())
         earliest = int(self.consumer.beginning_offsets([tp], timeout_ms=wait)[tp])
         committed = self.consumer.committed(tp, metadata=True, timeout_ms=wait)
         if committed is None or committed.offset < 0:
-            return Assigned(tp.partition, Position(self._first(tp, earliest, wait)), False, earliest)
+            return Assigned(tp.partition, Position(self._first(tp, earliest, wait)), False, earliest, partitions)
         if committed.offset < earliest:
             lost = earliest - committed.offset
             log.error(
@@ -164,7 +157,7 @@ class KafkaSource:
                 lost=lost, effect="going on from the earliest; raise retention.ms to outlast an outage",
             )  # fmt: skip
         tick = int(committed.metadata) if (committed.metadata or "").isdecimal() else 0
-        return Assigned(tp.partition, Position(max(committed.offset, earliest), tick), True, earliest)
+        return Assigned(tp.partition, Position(max(committed.offset, earliest), tick), True, earliest, partitions)
 
     def _first(self, tp: TopicPartition, earliest: int, wait_ms: int) -> int:
         """Where the settings say to start."""
@@ -193,94 +186,56 @@ class KafkaSource:
 
 
 class KafkaSink:
-    """Publishes with `acks=all` and idempotence, and commits for the source that it belongs to.
+    """Publishes and commits in one transaction, for the source that it belongs to.
 
     Waits for an absent broker as long as it takes: what was read is not read again, and nothing more is read.
     """
 
     def __init__(self, settings: KafkaSettings, source: KafkaSource, waiting: Callable[[str], None]) -> None:
         """Connect and find the topics; `waiting` is called with the reason about once a second of a wait."""
-        self._topics, self._consumer, self._waiting = settings.topics, source.consumer, waiting
-        try:
-            self._producer = KafkaProducer(
-                **connection(settings),
-                acks="all",
-                enable_idempotence=True,
-                linger_ms=LINGER_MS,
-                compression_type="gzip",  # zlib is always there
-                delivery_timeout_ms=FOREVER_MS,
-                max_block_ms=round(ANSWER_SECONDS * 1000),
-                allow_auto_create_topics=False,
-            )
-        except RetriableError as error:
-            raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
+        self._topics = settings.topics
+        self._transactions = Transactions(settings, transactional_id(settings), source.consumer, waiting)
         topics = self._topics
         for topic in filter(None, (topics.readings, topics.alerts, topics.dead_letter, topics.scores)):
             self._must_exist(topic)
 
     def deliver(self, outputs: Outputs, done: Mapping[int, Position]) -> bool:
-        """Publish, flush, then commit."""
-        sent = [self._send(topic, message) for topic, message in self._messages(outputs)]
-        while sent:
-            try:
-                self._producer.flush(timeout=BEAT_SECONDS)
-                break
-            except KafkaTimeoutError:
-                self._waiting("the broker does not acknowledge")
-        for future in sent:
-            future.get(timeout=0)  # raises what the broker refused for good
-        return self._commit(done)
+        """Publish and commit, or neither."""
+        offsets = {
+            TopicPartition(self._topics.readings, partition): committable(position)
+            for partition, position in done.items()
+        }
+        return self._transactions.run(list(self._messages(outputs)), offsets)
 
     def close(self) -> None:
-        """Whatever was delivered has been acknowledged; there is nothing to wait for."""
-        self._producer.close(timeout=BEAT_SECONDS)
+        """Whatever was delivered is committed; there is nothing to wait for."""
+        self._transactions.close()
 
     def _must_exist(self, topic: str) -> None:
         try:
-            self._producer.partitions_for(topic)
+            self._transactions.producer.partitions_for(topic)
         except KafkaError as error:
+            self.close()
             remedy = f"kafka-topics.sh --create --topic {topic} --partitions N --bootstrap-server ..."
             raise KafkaSetupError(
                 f"topic {topic}: {error}; create it: {remedy}; `foreshock doctor` checks all"
             ) from error
 
-    def _send(self, topic: str, message: dict[str, Any]) -> Any:
-        while True:
-            try:
-                return self._producer.send(topic, **message)
-            except KafkaTimeoutError:
-                self._waiting("the broker does not say who leads the topics")
-
-    def _messages(self, outputs: Outputs) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _messages(self, outputs: Outputs) -> Iterator[Message]:
         for alert in outputs.alerts:
-            yield (
-                self._topics.alerts,
-                {"key": alert.sensor.encode(), "value": encode_alert(alert), "headers": JSON_HEADERS},
-            )
+            yield Message(self._topics.alerts, alert.sensor.encode(), encode_alert(alert), JSON_HEADERS)
         for rejected in outputs.dead_letters:
             value, headers = encode_dead_letter(rejected)
-            yield (
-                self._topics.dead_letter,
-                {"key": rejected.key and rejected.key[:MAX_DEAD_BYTES], "value": value, "headers": headers},
-            )
+            yield Message(self._topics.dead_letter, rejected.key and rejected.key[:MAX_DEAD_BYTES], value, headers)
         if self._topics.scores is not None:
             for scored in outputs.scored:
                 for sensor, value in encode_scores(scored):
-                    yield self._topics.scores, {"key": sensor.encode(), "value": value, "headers": JSON_HEADERS}
+                    yield Message(self._topics.scores, sensor.encode(), value, JSON_HEADERS)
 
-    def _commit(self, done: Mapping[int, Position]) -> bool:
-        if not done:
-            return True
-        offsets = {
-            TopicPartition(self._topics.readings, partition): OffsetAndMetadata(at.offset, str(at.tick or ""), -1)
-            for partition, at in done.items()
-        }
-        try:
-            self._consumer.commit(offsets, timeout_ms=round(COMMIT_SECONDS * 1000))
-        except (*NOT_NOW, RetriableError) as why:
-            log.warning("offsets not committed", why=type(why).__name__, effect="they are due again")
-            return False
-        return True
+
+def committable(position: Position) -> OffsetAndMetadata:
+    """A position as the group keeps it: the tick travels as the offset's metadata."""
+    return OffsetAndMetadata(position.offset, str(position.tick or ""), -1)
 
 
 def _record(r: Any) -> Record:

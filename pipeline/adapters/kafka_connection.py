@@ -22,9 +22,8 @@ class KafkaSetupError(Exception):
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
     """What consumer, producer and admin client take alike; KafkaAwayError where no broker takes a connection."""
-    servers = [server.strip() for server in settings.bootstrap_servers.split(",")]
     # Asked first, because a client that fails to bootstrap leaves its I/O thread behind.
-    if not any(map(_takes_connections, servers)):
+    if not answers(settings):
         raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} takes a connection")
     secured: dict[str, Any] = {"security_protocol": settings.security_protocol}
     if settings.sasl_mechanism is not None and settings.sasl_password is not None:
@@ -36,11 +35,20 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     if settings.security_protocol in ("SSL", "SASL_SSL"):
         secured["ssl_context"] = _tls(settings)
     return {
-        "bootstrap_servers": servers,
+        "bootstrap_servers": _servers(settings),
         "bootstrap_timeout_ms": round(BOOTSTRAP_SECONDS * 1000),
         "reconnect_backoff_max_ms": 1000,  # by default 30 s: the first output after an outage came 10 s late
         **secured,
     }
+
+
+def answers(settings: KafkaSettings) -> bool:
+    """Whether any of the brokers that the settings name takes a connection now."""
+    return any(map(_takes_connections, _servers(settings)))
+
+
+def _servers(settings: KafkaSettings) -> list[str]:
+    return [server.strip() for server in settings.bootstrap_servers.split(",")]
 
 
 def _takes_connections(server: str) -> bool:

@@ -111,7 +111,8 @@ class MemorySource:
         position = self.broker.committed.get(partition)
         self._paused.add(partition)
         self._positions[partition] = position.offset if position else self._first(partition)
-        return Assigned(partition, position or Position(self._positions[partition]), position is not None, earliest=0)
+        start = position or Position(self._positions[partition])
+        return Assigned(partition, start, position is not None, earliest=0, partitions=self.broker.partitions)
 
     def _first(self, partition: int) -> int:
         if self.start_at == START_EARLIEST:
@@ -139,11 +140,11 @@ class MemorySink:
         self.commits = True  # False: as if the group were rebalancing
 
     def deliver(self, outputs: Outputs, done: Mapping[int, Position]) -> bool:
-        """Publish, then commit."""
-        self.broker.alerts += outputs.alerts
-        self.broker.dead_letters += outputs.dead_letters
-        self.broker.scored += outputs.scored
+        """Publish and commit, or neither."""
         if self.commits:
+            self.broker.alerts += outputs.alerts
+            self.broker.dead_letters += outputs.dead_letters
+            self.broker.scored += outputs.scored
             self.broker.committed.update(done)
         return self.commits
 

@@ -112,6 +112,7 @@ def _service(servers: str, models: Path, scratch: Path, options: DemoOptions) ->
         "KAFKA__SESSION_TIMEOUT_SECONDS": "6",  # the embedded broker lets a group wait for half of it
         "KAFKA__HEARTBEAT_SECONDS": "1",
         "KAFKA__TOPICS__SCORES": str(TOPICS.scores),
+        "KAFKA__COMMIT_SECONDS": "0.2",  # scores come with the commits, and someone is watching
         "MODEL__DIR": str(models),
         "CHECKPOINTS__DIR": str(scratch / "checkpoints"),
         "DETECTION__BUDGET": options.budget,
@@ -166,7 +167,9 @@ class _Stream:
         self._view, self._sensors = view, len(plant.sensors)
         self._sent_at: dict[int, float] = {}
         self._producer = KafkaProducer(**connection(kafka), linger_ms=20, acks="all")
-        self._consumer = KafkaConsumer(**connection(kafka), auto_offset_reset="earliest", max_poll_records=5000)
+        self._consumer = KafkaConsumer(
+            **connection(kafka), auto_offset_reset="earliest", isolation_level="read_committed", max_poll_records=5000
+        )
         topics = (TOPICS.alerts, TOPICS.scores)
         self._consumer.assign([TopicPartition(topic, p) for topic in topics for p in range(PARTITIONS)])
 

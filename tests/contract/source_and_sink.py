@@ -97,7 +97,7 @@ class SourceAndSinkContract:
         assert world.published() == ([ALERT.alert_id.encode()], 1)
         with world.member() as (source, _):
             polls = until(source, lambda polls: bool(records(polls)) and 0 in assigned(polls))
-        assert assigned(polls)[0] == Assigned(0, Position(2), committed=True, earliest=0)
+        assert assigned(polls)[0] == Assigned(0, Position(2), committed=True, earliest=0, partitions=2)
         assert [record.value for record in records(polls)] == [b"c"]
 
     def test_positions_can_be_committed_with_nothing_to_say(self, world: World) -> None:

@@ -11,8 +11,12 @@ from contextlib import contextmanager
 from datetime import datetime
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import MemberToRemove
+from kafka.errors import KafkaConnectionError, MessageSizeTooLargeError
+from structlog.testing import capture_logs
 
+from pipeline.adapters import kafka_transactions
 from pipeline.adapters.kafka import KafkaSink, KafkaSource
 from pipeline.adapters.kafka_admin import survey
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
@@ -20,7 +24,7 @@ from pipeline.ports import Outputs, Position, Sink, Source
 from pipeline.settings_schema import KafkaSettings
 from tests.brokers import Broker
 from tests.conftest import NewTopics
-from tests.contract.source_and_sink import ALERT, STARTS, SourceAndSinkContract, World, assigned, records, until
+from tests.contract.source_and_sink import ALERT, DEAD, STARTS, SourceAndSinkContract, World, assigned, records, until
 from tests.kafka.node import KafkaNode, KafkaNodeError, fetch_jars
 from tests.service import messages
 
@@ -44,21 +48,23 @@ def group_settings(bootstrap: str, readings: str, alerts: str, dead: str, **othe
 
 
 class KafkaWorld:
-    def __init__(self, broker: Broker, topics: NewTopics) -> None:
-        self.broker = broker
+    def __init__(self, broker: Broker, topics: NewTopics, **others: object) -> None:
+        self.broker, self.others = broker, others
         (self.readings,) = topics("readings", partitions=2)
         self.alerts, self.dead = topics("alerts", "dead")
 
     def settings(self, **others: object) -> KafkaSettings:
-        return group_settings(self.broker.bootstrap, self.readings, self.alerts, self.dead, **others)
+        return group_settings(self.broker.bootstrap, self.readings, self.alerts, self.dead, **self.others, **others)
 
     @contextmanager
     def member(self, start: str | datetime = "earliest") -> Iterator[tuple[Source, Sink]]:
         source = KafkaSource(self.settings(start=start))
         sink = KafkaSink(self.settings(), source, ignore)
-        yield source, sink
-        sink.close()
-        source.close()
+        try:
+            yield source, sink
+        finally:
+            sink.close()
+            source.close()
 
     def produce(self, values: list[bytes], partition: int = 0) -> None:
         with KafkaProducer(bootstrap_servers=self.broker.bootstrap, linger_ms=20) as producer:
@@ -133,13 +139,113 @@ def test_the_last_tick_travels_with_the_commit(broker: Broker, topics: NewTopics
 
 def test_alerts_are_keyed_by_their_sensor(broker: Broker, topics: NewTopics) -> None:
     world = KafkaWorld(broker, topics)
-    with world.member() as (_, sink):
-        sink.deliver(Outputs([ALERT]), {})
-    with KafkaConsumer(bootstrap_servers=broker.bootstrap) as consumer:
+    world.produce([b"a"])
+    with world.member() as (source, sink):
+        until(source, lambda polls: 0 in assigned(polls))
+        assert sink.deliver(Outputs([ALERT]), {0: Position(1)})
+    with KafkaConsumer(bootstrap_servers=broker.bootstrap, isolation_level="read_committed") as consumer:
         consumer.assign([TopicPartition(world.alerts, 0)])
         consumer.seek_to_beginning()
         (found,) = (record for polled in consumer.poll(timeout_ms=5000).values() for record in polled)
     assert found.key == b"plant1/pump-7"
+
+
+@pytest.mark.kafka_only
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_commit_of_unknown_outcome_is_looked_up_and_never_repeated_in_place(
+    broker: Broker, topics: NewTopics, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    world = KafkaWorld(broker, topics)
+    world.produce([b"a"])
+    commit = kafka_transactions._commit
+
+    def cut_off(producer: KafkaProducer) -> None:
+        if committed:
+            commit(producer)
+        raise KafkaConnectionError("the answer never came")
+
+    with world.member() as (source, sink), capture_logs() as logs:
+        until(source, lambda polls: 0 in assigned(polls))
+        with monkeypatch.context() as patch:
+            patch.setattr(kafka_transactions, "_commit", cut_off)
+            assert sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1, tick=7)}) == committed
+        assert world.published() == ([ALERT.alert_id.encode()] * committed, 1 * committed)
+        if not committed:
+            assert sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1, tick=7)})
+    assert [line["found"] for line in logs if "found" in line] == ["committed" if committed else "aborted"]
+    assert world.published() == ([ALERT.alert_id.encode()], 1)
+
+
+@pytest.mark.kafka_only
+def test_what_the_broker_refuses_for_good_is_raised_and_nothing_is_committed(broker: Broker, topics: NewTopics) -> None:
+    world = KafkaWorld(broker, topics)
+    world.produce([b"a"])
+    (world.alerts,) = topics("narrow", partitions=1, **{"max.message.bytes": "100"})
+    with world.member() as (source, sink):
+        until(source, lambda polls: 0 in assigned(polls))
+        with pytest.raises(MessageSizeTooLargeError):
+            sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1)})
+    assert world.published() == ([], 0)
+    with world.member() as (source, _):
+        polls = until(source, lambda polls: 0 in assigned(polls))
+    assert not assigned(polls)[0].committed
+
+
+@pytest.mark.kafka_only
+def test_a_member_that_the_group_has_put_out_commits_nothing(broker: Broker, topics: NewTopics) -> None:
+    world = KafkaWorld(broker, topics)
+    world.produce([b"a"])
+    with world.member() as (source, sink):
+        until(source, lambda polls: bool(records(polls)))
+        with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as admin:
+            admin.remove_group_members(world.readings, [MemberToRemove(member_id=_member_id(source))])
+        assert not sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1)})
+    assert world.published() == ([], 0)
+
+
+def _member_id(source: Source) -> str:
+    assert isinstance(source, KafkaSource)
+    found: str = source.consumer.group_metadata().member_id
+    return found
+
+
+@pytest.mark.kafka_only
+def test_a_named_member_comes_back_to_its_partitions_and_ends_what_it_had_left_open(
+    broker: Broker, topics: NewTopics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = KafkaWorld(broker, topics, instance_id="foreshock-0")
+    world.produce([b"a", b"b"])
+    with world.member() as (source, sink):
+        until(source, lambda polls: 0 in assigned(polls))
+        assert sink.deliver(Outputs([ALERT]), {0: Position(1)})
+        with monkeypatch.context() as patch:
+            patch.setattr(kafka_transactions, "_commit", _killed)
+            with pytest.raises(ZeroDivisionError):
+                sink.deliver(Outputs([ALERT]), {0: Position(2)})
+    began = time.monotonic()
+    with world.member() as (source, _):
+        polls = until(source, lambda polls: len(assigned(polls)) == 2)
+    assert time.monotonic() - began < 2, "waited for the session or the transaction to time out"
+    assert assigned(polls)[0].position == Position(1)
+    assert world.published() == ([ALERT.alert_id.encode()], 0)
+
+
+def _killed(_: KafkaProducer) -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.kafka_only
+def test_the_older_of_two_processes_of_one_name_ends_and_says_why(broker: Broker, topics: NewTopics) -> None:
+    world = KafkaWorld(broker, topics, instance_id="foreshock-0")
+    world.produce([b"a"])
+    with world.member() as (first, sink):
+        until(first, lambda polls: bool(records(polls)))
+        with world.member() as (second, _):
+            until(second, lambda polls: 0 in assigned(polls))
+            assert not sink.deliver(Outputs([ALERT]), {0: Position(1)})  # takes the transactions back, to no avail:
+            with pytest.raises(KafkaSetupError, match=r"instance_id foreshock-0: another process"):
+                sink.deliver(Outputs([ALERT]), {0: Position(1)})
+    assert world.published() == ([], 0)
 
 
 def test_no_broker_is_told_apart_from_a_broker_without_the_topics(broker: Broker, topics: NewTopics) -> None:
@@ -183,7 +289,8 @@ def _deliver_across_an_outage(node: KafkaNode) -> None:
     assert source.at_end({0}) == set()
     back = threading.Timer(3, node.start)
     back.start()
-    sink.deliver(Outputs([ALERT]), {})
+    while not sink.deliver(Outputs([ALERT]), {0: Position(1)}):
+        source.poll(0.2)
     acknowledged = time.monotonic()
     back.join()
     assert waited, "nobody was told that the service waits"

@@ -43,8 +43,7 @@ def services(tmp_path: Path) -> Iterator[NewService]:
 
     yield make
     for service in made:
-        if service.process is not None and service.process.poll() is None:
-            service.kill()
+        service.end()
 
 
 @pytest.fixture

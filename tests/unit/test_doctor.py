@@ -110,3 +110,23 @@ def test_a_folder_that_may_not_be_written_is_found(settings: Settings, monkeypat
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     check = found(settings)["checkpoints"]
     assert (check.ok, "Permission denied" in check.detail, "set checkpoints.dir" in check.remedy) == (False, True, True)
+
+
+@pytest.mark.parametrize(
+    ("state", "remedy"),
+    [
+        (None, "--create --topic sensor.checkpoints --partitions 6"),
+        (KEPT, "set cleanup.policy=compact"),
+        (replace(KEPT, partitions=3, config={"cleanup.policy": "compact"}), "give it 6 partitions"),
+        (replace(KEPT, config={"cleanup.policy": "compact"}), ""),
+    ],
+)
+def test_a_topic_of_checkpoints_is_looked_at_where_there_is_one(
+    settings: Settings, state: TopicState | None, remedy: str
+) -> None:
+    kept = settings.checkpoints.model_copy(update={"store": "topic"})
+    topics = TOPICS | ({"sensor.checkpoints": state} if state else {})
+    seen = found(settings.model_copy(update={"checkpoints": kept}), replace(SOUND, topics=topics))
+    assert remedy in seen["topic sensor.checkpoints"].remedy
+    assert seen["topic sensor.checkpoints"].ok == (not remedy)
+    assert "topic sensor.checkpoints" in seen["checkpoints"].detail

@@ -20,7 +20,7 @@ from pipeline.core.detector import Detector
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, Reading, Reason
 from pipeline.groups import Groups
-from pipeline.ports import Checkpoint
+from pipeline.ports import Checkpoint, PartitionsChangedError
 from pipeline.progress import Clock, Pace
 from pipeline.recovery import Recovery
 from pipeline.routing import Group, Router
@@ -40,6 +40,12 @@ class Time:
         return Clock(wall=lambda: DAY_LATER + self.now, monotonic=lambda: self.now)
 
 
+def paced(**others: float) -> Pace:
+    """Every turn commits, none waits, and a checkpoint comes only where one is asked for."""
+    settings = {"poll_seconds": 0.0, "commit_seconds": 0.0, "checkpoint_seconds": 1e9, "catchup_after_seconds": 1e9}
+    return Pace("sensor.readings", **(settings | others))  # type: ignore[arg-type]
+
+
 @dataclass
 class Service:
     """A runner that can be killed and started again; the broker and the folder stay."""
@@ -48,8 +54,9 @@ class Service:
     folder: Path
     models: dict[str, Model] = field(default_factory=lambda: {"g": model()})
     fingerprint: str = "f"
+    kernel: str = ""
     batch: int = 100
-    pace: Pace = field(default_factory=lambda: Pace("sensor.readings", 0.0, 1e9, 1e9))
+    pace: Pace = field(default_factory=paced)
     time: Time = field(default_factory=Time)
 
     def start(self) -> Runner:
@@ -57,7 +64,7 @@ class Service:
         groups = Groups({name: Detector(m) for name, m in self.models.items()}, router)
         self.source, self.sink = MemorySource(self.broker, most_records=self.batch), MemorySink(self.broker)
         self.store = FolderCheckpoints(self.folder)
-        recovery = Recovery(groups, self.store, "sensor.readings", self.fingerprint)
+        recovery = Recovery(groups, self.store, "sensor.readings", self.fingerprint, self.kernel)
         return Runner(groups, self.source, self.sink, recovery, self.pace, self.serving, self.time.clock())
 
     def serving(self) -> Mapping[str, Model]:
@@ -86,11 +93,9 @@ def offsets(service: Service) -> list[int]:
 
 
 def told(broker: MemoryBroker) -> dict[tuple[str, int], Alert]:
-    """What was published, by identity and revision; a second copy must be the same but for its checkpoint."""
-    alerts: dict[tuple[str, int], Alert] = {}
-    for alert in broker.alerts:
-        plain = replace(alert, evidence=replace(alert.evidence, checkpoint=""))
-        assert alerts.setdefault((alert.alert_id, alert.revision), plain) == plain
+    """What was published, by identity and revision, each of them once; which checkpoint it names may differ."""
+    alerts = {(a.alert_id, a.revision): replace(a, evidence=replace(a.evidence, checkpoint="")) for a in broker.alerts}
+    assert len(alerts) == len(broker.alerts), "said twice"
     return alerts
 
 
@@ -108,7 +113,7 @@ def expected() -> dict[tuple[str, int], Alert]:
 def test_kills_and_restarts_change_no_alert(tmp_path: Path, expected: dict[tuple[str, int], Alert], seed: int) -> None:
     broker = MemoryBroker(partitions=2)
     fill(broker)
-    pace = Pace("sensor.readings", checkpoint_seconds=3 + seed, catchup_after_seconds=1e9)
+    pace = paced(checkpoint_seconds=3 + seed, commit_seconds=seed)
     service = Service(broker, tmp_path, batch=17 + seed, pace=pace)
     runner = service.start()
     for turn in range(200):
@@ -118,6 +123,8 @@ def test_kills_and_restarts_change_no_alert(tmp_path: Path, expected: dict[tuple
         service.sink.commits = turn % 3 != seed % 3
         runner.turn()
     drained(runner, broker)
+    service.sink.commits = True
+    runner.drain(0)
     assert told(broker) == expected
 
 
@@ -202,6 +209,41 @@ def test_state_goes_on_under_another_model_or_other_settings(
     assert before <= ended | {alert.alert_id for alert in other.open_alerts()}, "an open alert was forgotten"
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_a_topic_that_was_widened_stops_the_service_before_it_reads_on(tmp_path: Path, running: bool) -> None:
+    broker = MemoryBroker(partitions=2)
+    fill(broker)
+    service = Service(broker, tmp_path, batch=1000)
+    runner = service.start()
+    runner.turn()
+    runner.turn()
+    if not running:
+        runner.drain(0)
+        runner = service.start()
+    broker.partitions = 3
+    service.source.take(2)
+    with pytest.raises(PartitionsChangedError, match=r"has 3 partitions, .* for 2; .*checkpoint repartition"):
+        runner.turn()
+    kept = broker.committed.copy()
+    assert runner.drain(0), "what was done before is committed and kept"
+    assert broker.committed.keys() == kept.keys() == {0, 1}
+
+
+def test_a_checkpoint_of_another_kernel_is_taken_and_said(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    fill(broker)
+    runner = Service(broker, tmp_path, kernel="numpy 1, openblas Haswell").start()
+    runner.turn()
+    runner.turn()
+    runner.drain(0)
+    with capture_logs() as logs:
+        again = Service(broker, tmp_path, kernel="numpy 1, openblas SkylakeX").start()
+        again.turn()
+    (said,) = [line for line in logs if line["event"] == "checkpoint of another kernel"]
+    assert (said["then"][-7:], said["now"][-8:]) == ("Haswell", "SkylakeX")
+    assert again.partitions[0].checkpoint == said["checkpoint"]
+
+
 def test_a_first_start_is_committed_before_anything_arrives(tmp_path: Path) -> None:
     broker = MemoryBroker()
     runner = Service(broker, tmp_path).start()
@@ -218,9 +260,83 @@ def test_positions_that_could_not_be_committed_are_due_again(tmp_path: Path) -> 
     runner.turn()
     runner.turn()
     assert broker.committed == {}
-    service.sink.commits, service.time.now = True, 2.0
+    service.sink.commits = True
     runner.turn()
     assert broker.committed[0].offset == broker.end(0)
+
+
+def test_what_is_not_urgent_waits_for_the_next_commit_and_an_opening_alert_does_not(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    broker.produce(b"{")
+    service = Service(broker, tmp_path, pace=paced(commit_seconds=3.0), batch=1)
+    runner = service.start()
+    runner.turn()
+    service.time.now = 2.9
+    assert not runner.turn().committed
+    assert broker.dead_letters == []
+    service.time.now = 3.0
+    turn = runner.turn()
+    assert (turn.committed, turn.refused, len(broker.dead_letters)) == (True, broker.dead_letters, 1)
+    service.batch, now = 100, service.time.now
+    fill(broker)
+    service.source.most_records = 100
+    commits, turns = 0, 0
+    while runner.partitions[0].position < broker.end(0):
+        service.time.now += 0.05
+        turns += 1
+        commits += (turn := runner.turn()).committed
+        assert not turn.committed or turn.alerts or service.time.now - now >= 3.0
+    assert broker.alerts
+    assert commits <= turns / 2, "more often than ten a second"
+
+
+def test_what_a_lost_partition_had_to_say_is_left_to_whoever_has_it(
+    tmp_path: Path, expected: dict[tuple[str, int], Alert]
+) -> None:
+    broker = MemoryBroker(partitions=2)
+    fill(broker)
+    scored = paced(scores=True)
+    ours, theirs = Service(broker, tmp_path, batch=1000, pace=scored), Service(broker, tmp_path, pace=scored)
+    first, second = ours.start(), theirs.start()
+    theirs.source._coming.clear()
+    first.turn()
+    ours.sink.commits = False  # as it is for a member that the group has put out
+    first.turn()
+    first.turn()
+    assert {p.position for p in first.partitions.values()} == {broker.end(0), broker.end(1)}
+    assert broker.alerts == []
+    ours.source.lose(1)
+    first.turn()
+    ours.sink.commits = True
+    theirs.source.take(1)
+    while any(runner.partitions.get(p, None) is None or runner.partitions[p].position < broker.end(p)
+              for p, runner in ((0, first), (1, second))):  # fmt: skip
+        first.turn()
+        second.turn()
+    assert told(broker) == expected
+    said = [place for scored in broker.scored for place in zip(scored.batch.sensors, scored.batch.offsets, strict=True)]
+    assert (len(said), len(set(said))) == (broker.end(0) + broker.end(1),) * 2
+
+
+def test_others_do_not_wait_for_every_checkpoint(tmp_path: Path) -> None:
+    broker = MemoryBroker(partitions=3)
+    fill(broker)
+    service = Service(broker, tmp_path, pace=paced(let_go_seconds=5.0), batch=10_000)
+    runner = service.start()
+    for _ in range(3):
+        runner.turn()
+    keep = service.store.save
+
+    def slow(checkpoint: Checkpoint) -> str:
+        service.time.now += 3.0
+        return keep(checkpoint)
+
+    service.store.save = slow  # type: ignore[method-assign]
+    service.source.give_up(0, 1, 2)
+    with capture_logs() as logs:
+        runner.turn()
+    assert [line["partition"] for line in logs if line["event"] == "checkpoint left out"] == [2]
+    assert (runner.partitions, {p.offset for p in broker.committed.values()}) == ({}, {400})
 
 
 def test_a_bad_message_goes_to_the_dead_letters_and_its_neighbours_are_scored(tmp_path: Path) -> None:
@@ -248,7 +364,7 @@ def test_a_bad_message_goes_to_the_dead_letters_and_its_neighbours_are_scored(tm
 def test_alerts_on_old_records_carry_mode_catchup(tmp_path: Path) -> None:
     broker = MemoryBroker()
     fill(broker)
-    service = Service(broker, tmp_path, pace=Pace("sensor.readings", catchup_after_seconds=70_000.0))
+    service = Service(broker, tmp_path, pace=paced(catchup_after_seconds=70_000.0))
     drained(service.start(), broker)
     ages = [(alert.mode, DAY_LATER - alert.last / SECOND) for alert in broker.alerts]
     assert {mode for mode, age in ages if age > 70_000} == {"catchup"}
@@ -285,7 +401,7 @@ def test_silence_is_noticed_at_the_end_of_the_partition_and_only_while_the_broke
 def test_a_full_disk_costs_a_checkpoint_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broker = MemoryBroker()
     fill(broker)
-    service = Service(broker, tmp_path, pace=Pace("sensor.readings", checkpoint_seconds=1.0))
+    service = Service(broker, tmp_path, pace=paced(checkpoint_seconds=1.0))
     runner = service.start()
     for _ in range(3):
         service.time.now += 1
