@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup demo test check bench ablation kafka configuration lock clean
+.PHONY: help setup demo test check bench ablation budget kafka configuration lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,9 @@ bench: setup ## measure (ARGS="--json FILE")
 
 ablation: setup ## what each part of the detector is worth (ARGS="DATA --no-vus --only NAME --json FILE")
 	$(BIN)/python -m benchmarks.ablation $(ARGS)
+
+budget: setup ## false alarms on a plant without faults, against the budget (ARGS="--sensors 1000 --rows 20000")
+	$(BIN)/python -m benchmarks.budget $(ARGS)
 
 kafka: setup ## a real Apache Kafka node on 127.0.0.1:9092 (needs Java 17 and Maven)
 	$(BIN)/python -m tests.kafka.node $(ARGS)

@@ -29,7 +29,7 @@ from pipeline.core.lstm import INPUT_CLIP, Forecaster
 from pipeline.core.model import Layer, Model, Network, SensorTables
 from pipeline.core.readings import DAY
 from pipeline.core.scaling import LARGEST_RAW, SMALLEST_SCALE
-from pipeline.core.table import Clock, Count, Lane, Level, layout
+from pipeline.core.table import Clock, Count, Lane, Level, Tally, layout
 
 FORMAT: Final = 2
 MOST_BYTES = 2**32  # of one file; a bundle of a million sensors of one channel takes 2.5 GB
@@ -293,7 +293,10 @@ def _check_numbers(prefix: str, tables: Mapping[str, npt.NDArray[Any]], networks
     for name, column, low, high in (
         ("clock", Clock.GAP_LIMIT, 0, 2**60),
         ("count", Count.NETWORK, 0, networks - 1),
-        ("count", Count.FITTED, 0, 1 if prefix == "sensor" else 0),
+        ("clock", Clock.LEARN_FROM, -(2**62), 2**53),  # µs: the year 2255
+        ("count", Count.FITTED, *((1, 1) if prefix == "sensor" else (0, 0))),
+        ("tally", Tally.STUCK_LIMIT, 0, 2**30),
+        ("tally", Tally.SEEN, 0, 2**30),
         ("level", Level.USUAL, -1e3, 1e3),
         ("level", Level.EXCESS, 1e-3, 1e3),
         ("level", Level.OWN_USUAL, -1e3, 1e3),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.core.table import Arrays
+from pipeline.core.table import Arrays, Clock
 from pipeline.ports import Checkpoint, CheckpointError, CheckpointStore, Position
 
 NAMES = "names"
@@ -74,7 +74,12 @@ def _spread(found: Mapping[int, Checkpoint], group: str, partitions: int, place:
         rows[place(sensor, partitions)][source].append(row)
     arrays = {source: c.groups[group] for source, c in found.items()}
     fields = next(iter(arrays.values()))
-    return [
+    spread = [
         {field: np.concatenate([arrays[source][field][chosen] for source, chosen in of.items()]) for field in fields}
         for of in rows
     ]
+    for destination, (of, moved) in enumerate(zip(rows, spread, strict=True)):
+        came = np.repeat(list(of), [len(chosen) for chosen in of.values()])  # the partition of each row until now
+        for column in (Clock.OFFSET, Clock.ASTRAY_OFFSET, Clock.ONSET_OFFSET):  # of the old partition: none here
+            moved["clock"][came != destination, column] = -1
+    return spread

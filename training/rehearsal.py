@@ -49,7 +49,7 @@ def rehearse(
     whole = detector.snapshot(0)
     arrays = Columns(**{name: whole[name] for name in detector.table.fields})
     _settle(arrays)
-    longest = max(map(len, maxima), default=0)
+    longest = max(1, *map(len, maxima))  # a column of none, where no sensor has filled a block
     padded = np.array([m + [np.nan] * (longest - len(m)) for m in maxima], np.float32)
     return Rehearsed(arrays, padded.reshape(len(maxima), longest))
 

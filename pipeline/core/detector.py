@@ -162,7 +162,8 @@ class Detector:
         clock, count = self.table.arrays.clock, self.table.arrays.count
         times, last = batch.times[at], clock[rows, Clock.LAST]
         set_back = clock[rows, Clock.SET_BACK]
-        caught_up = (set_back > 0) & (times - last >= set_back)  # a clock that was behind is right again
+        received = batch.received[at]  # by its records, a clock that was behind is right again:
+        caught_up = (set_back > 0) & (received > 0) & (2 * (received - times) < set_back)
         clock[rows[caught_up], Clock.SET_BACK] = 0
         gap = (last != NEVER) & (times - last - np.where(caught_up, set_back, 0) > clock[rows, Clock.GAP_LIMIT])
         silent = clock[rows, Clock.GAP_FROM] != NEVER  # a tick told of it, and may have been ahead of this reading

@@ -150,6 +150,8 @@ class Reporter:
         ]
         for row in rows[arrays.count[rows, Count.WRONG_CLOCK] == 1].tolist():
             astray, offset = (int(arrays.clock[row, c]) for c in (Clock.ASTRAY, Clock.ASTRAY_OFFSET))
+            if astray == NEVER:  # it was believed with its last reading
+                astray, offset = (int(arrays.clock[row, c]) for c in (Clock.LAST, Clock.OFFSET))
             alerts.append(self.clock(row, astray, offset, int(arrays.clock[row, Clock.WRONG_SINCE]), ended=False))
         for kind, column in ((Kind.STUCK, Tally.STUCK), (Kind.LIMIT, Tally.BEYOND)):
             for i, target in zip(*np.nonzero(arrays.tally[rows, :, column]), strict=True):
@@ -209,7 +211,9 @@ class Reporter:
         last_offset: int | None = None, channel: str = "", severity: Severity = Severity.WARNING, **said: object,
     ) -> Alert:  # fmt: skip
         sensor, clock = self.table.names[row] or "", self.table.arrays.clock[row]
-        last = int(clock[Clock.LAST]) if last is None else last
+        last = max(int(clock[Clock.LAST]) if last is None else last, start)  # a clock may have been set back since
+        if isinstance(end := said.get("end"), int):
+            said["end"] = max(end, start)
         last_offset = int(clock[Clock.OFFSET]) if last_offset is None else last_offset
         return Alert(
             alert_id=alert_id(sensor, kind, channel, start),

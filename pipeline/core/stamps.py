@@ -1,8 +1,9 @@
 """Times that cannot be right: ahead of their record, or behind what the sensor has sent before.
 
 A straggler is dropped and counted. A sensor whose clock was set back would be dropped for ever, so a run of rising
-times that are all behind is believed once it is certain to be no repetition: its readings are new, or there are very
-many of them. What was read from the topic before, by its offset, is never counted a second time.
+times that are all behind is believed once it is certain to be no repetition and no backlog: its readings are new, or
+there are very many of them, and their records come as far apart as their times. What was read from the topic before, by
+its offset, is never counted a second time.
 """
 
 from __future__ import annotations
@@ -58,13 +59,16 @@ def judge(
         points = np.where(behind[astray] & _held(arrays, rows[astray], values[astray]), HELD, NEW)
         goes_on = times[astray] > clock[astray, Clock.ASTRAY]
         goes_on &= count[astray, Count.ASTRAY] > 0
-        clock[astray, Clock.ASTRAY_FROM] = np.where(goes_on, clock[astray, Clock.ASTRAY_FROM], times[astray])
+        for column, now in ((Clock.ASTRAY_FROM, times), (Clock.ASTRAY_RECEIVED, received)):
+            clock[astray, column] = np.where(goes_on, clock[astray, column], now[astray])
         run = np.where(goes_on, count[astray, Count.ASTRAY], 0) + points
-        certain = run >= CERTAIN
+        took = received[astray] - clock[astray, Clock.ASTRAY_RECEIVED]
+        flushed = (received[astray] > 0) & (2 * took < times[astray] - clock[astray, Clock.ASTRAY_FROM])  # at once
+        certain = (run >= CERTAIN) & ~(flushed & behind[astray])
         believed[astray] = certain & behind[astray]
         opened[astray] = certain & (count[astray, Count.WRONG_CLOCK] == 0)
         clock[astray, Clock.ASTRAY], clock[astray, Clock.ASTRAY_OFFSET] = times[astray], offsets[astray]
-        count[astray, Count.ASTRAY] = run
+        count[astray, Count.ASTRAY] = np.minimum(run, CERTAIN)
     fresh = ~(future | behind) | believed
     ended = fresh & ~opened & (count[:, Count.WRONG_CLOCK] == 1)
     count[fresh, Count.ASTRAY] = 0
@@ -72,7 +76,7 @@ def judge(
     count[:, Count.WRONG_CLOCK] = np.where(opened, 1, np.where(ended, 0, count[:, Count.WRONG_CLOCK]))
     _set_back(clock, count, believed, times)
     clock[fresh, Clock.ASTRAY] = clock[fresh, Clock.ASTRAY_FROM] = NEVER  # its offset is behind that of this reading
-    clock[fresh, Clock.ASTRAY_OFFSET] = -1
+    clock[fresh, Clock.ASTRAY_OFFSET], clock[fresh, Clock.ASTRAY_RECEIVED] = -1, 0
     arrays.clock[rows], arrays.count[rows] = clock, count
     return Stamps(fresh, future, duplicate, behind & ~duplicate & ~believed, opened, ended)
 

@@ -150,7 +150,7 @@ def test_weights_that_are_not_this_network_s_are_refused(change: Change, sentenc
         (put("sensor.level", (1, Level.OWN_USUAL), NAN), "column 2 of sensor.level is not within"),
         (put("sensor.level", (1, Level.OWN_EXCESS), 0.0), "column 3 of sensor.level is not within"),
         (put("sensor.level", (1, Level.OWN_BLOCKS), 0.0), "column 4 of sensor.level is not within 1 and 1e+06"),
-        (put("sensor.count", (0, Count.FITTED), 2), "column 1 of sensor.count is not within 0 and 1"),
+        (put("sensor.count", (0, Count.FITTED), 2), "column 1 of sensor.count is not within 1 and 1"),
         (become("sensor.blocks", lambda _: np.zeros((2, 64), np.float32)), "holds tables"),
         (put("prior.level", Level.USUAL, NAN), "of prior.level is not within"),
         (put("prior.count", Count.FITTED, 1), "column 1 of prior.count is not within 0 and 0"),

@@ -106,8 +106,8 @@ def test_a_clock_that_was_set_back_is_not_taken_for_silence_by_its_partition() -
 
 def test_a_clock_that_is_put_right_again_makes_no_gap() -> None:
     detector = running()
-    detector.step(at(minutes(240, 30), noise(30, 5), first=300))
-    outcome = detector.step(at(minutes(330, 5), noise(5, 6), first=330))
+    detector.step(at(minutes(240, 30), noise(30, 5), first=300, received=minutes(300, 30)))
+    outcome = detector.step(at(minutes(330, 5), noise(5, 6), first=330, received=minutes(330, 5)))
     assert outcome.alerts == []
     assert outcome.counts == {"scored": 5}
 
@@ -125,3 +125,29 @@ def test_ten_readings_ahead_of_their_records_are_told_and_never_taken_in() -> No
     [resolved] = [alert for alert in again if alert.kind is Kind.CLOCK]
     assert (resolved.alert_id, resolved.state) == (fired.alert_id, State.RESOLVED)
     assert detector.open_alerts() == []
+
+
+def test_a_backlog_that_comes_at_once_after_live_readings_is_late_and_not_believed() -> None:
+    detector = running()
+    at_once = np.full(60, START + 303 * INTERVAL)
+    outcome = detector.step(at(minutes(235, 60), noise(60, 9), first=300, received=at_once))
+    assert outcome.alerts == []
+    assert outcome.counts == {"late": 60}
+
+
+def test_an_outage_of_a_sensor_whose_clock_is_behind_does_not_make_gaps_of_all_that_follows() -> None:
+    detector = running()
+    detector.step(at(minutes(240, 30), noise(30, 5), first=300, received=minutes(300, 30)))
+    told = []
+    for k in range(5):  # after two hours of silence, still an hour behind
+        told += detector.step(at(minutes(390 + k, 1), noise(1, k), first=330 + k, received=minutes(450 + k, 1))).alerts
+        told += detector.apply(Tick(0, START + (450 + k) * INTERVAL)).alerts
+    assert [a.state for a in told if a.kind is Kind.GAP] == [State.FIRING, State.RESOLVED]
+
+
+def test_what_is_open_while_a_clock_is_just_believed_makes_sense() -> None:
+    detector = running()
+    detector.step(at(minutes(240, 10), noise(10, 5), first=300))
+    [alert] = detector.open_alerts()
+    assert (alert.kind, alert.last >= alert.start) == (Kind.CLOCK, True)
+    assert abs(alert.measure or 0.0) < 3 * 3600
