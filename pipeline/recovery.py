@@ -44,7 +44,7 @@ class Recovery:
                 self._must_be_as_wide(checkpoint.partitions, assigned)
                 self._must_fit(checkpoint, assigned)
                 changed = self._changed(checkpoint)
-                self._groups.restore(assigned.partition, checkpoint.groups, adopt=bool(changed))
+                self._groups.restore(assigned.partition, checkpoint.groups, checkpoint.outage, adopt=bool(changed))
             except (CheckpointError, ValueError) as why:
                 log.warning("checkpoint refused", checkpoint=name, why=str(why))
             else:
@@ -72,7 +72,7 @@ class Recovery:
         began, state = time.perf_counter(), self._groups.snapshot(partition)
         checkpoint = Checkpoint(
             self._topic, partition, done, watermark, self._serving(), self._fingerprint, state,
-            self._partitions, self._kernel,
+            self._partitions, self._kernel, self._groups.outage(partition),
         )  # fmt: skip
         try:
             name = self._store.save(checkpoint)
