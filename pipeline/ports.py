@@ -13,14 +13,22 @@ from pipeline.core.alerts import Alert
 from pipeline.core.events import Outcome
 from pipeline.core.model import Model
 from pipeline.core.readings import IntArray, ReadingBatch, Record, Rejected
+from pipeline.core.silence import Outage
 from pipeline.core.table import Arrays
 
 
-class Position(NamedTuple):
-    """How far a partition is done: the next offset, and the last tick that raised an alert (µs, 0: none)."""
+class Moment(NamedTuple):
+    """A tick that changed something: before the record at `offset`, at event time `time` (µs)."""
 
     offset: int
-    tick: int = 0
+    time: int
+
+
+class Position(NamedTuple):
+    """How far a partition is done: the next offset, and the newest of the ticks that changed something on the way."""
+
+    offset: int
+    ticks: tuple[Moment, ...] = ()
 
 
 class Assigned(NamedTuple):
@@ -138,6 +146,7 @@ class Checkpoint:
     groups: Mapping[str, Arrays]
     partitions: int = 1  # of the topic, when it was taken
     kernel: str = ""  # what computed it
+    outage: Outage | None = None  # the partition itself is silent
 
 
 class CheckpointError(Exception):

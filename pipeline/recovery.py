@@ -60,7 +60,7 @@ class Recovery:
         began, state = time.perf_counter(), self._groups.snapshot(partition)
         checkpoint = Checkpoint(
             self._topic, partition, done, watermark, hashes(self._groups), self._fingerprint, state,
-            self._partitions, self._kernel,
+            self._partitions, self._kernel, self._groups.outage(partition),
         )  # fmt: skip
         try:
             name = self._store.save(checkpoint)
@@ -103,7 +103,7 @@ def changed(checkpoint: Checkpoint, now: Mapping[str, str], fingerprint: str) ->
 def taken_up(groups: Groups, name: str, checkpoint: Checkpoint, changed: str, kernel: str) -> bool:
     """Let the detectors go on from its state, as after a swap if it was `changed`; False where it does not fit."""
     try:
-        groups.restore(checkpoint.partition, checkpoint.groups, adopt=bool(changed))
+        groups.restore(checkpoint.partition, checkpoint.groups, checkpoint.outage, adopt=bool(changed))
     except ValueError as why:
         _refused(name, why)
         return False

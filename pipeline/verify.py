@@ -4,7 +4,8 @@ An alert is known by its id and revision, and belongs to the partition and offse
 says is compared but what the moment of telling decides: `mode`, and the name of the checkpoint.
 
 A replay has no ticks, which are the service's clock. A gap is thus compared by its id and its end, whoever noticed that
-it had begun; one that is still open, or that ended before its readings alone would have told of it, is listed apart.
+it had begun. What only a tick could tell is listed apart: a gap that is still open, or was over before its readings
+would have told of it, and `input-silent`, with the gaps that it stands for.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ class Difference(NamedTuple):
     fields: Mapping[str, tuple[Any, Any]] = {}  # of one that changed: as published, as replayed
 
 
+class Outage(NamedTuple):
+    """When a partition was silent itself, µs of event time."""
+
+    start: int
+    end: float
+
+
 class Apart(NamedTuple):
     """One alert that cannot be compared, and why."""
 
@@ -55,22 +63,31 @@ class Verdict:
 
 
 def compare(
-    published: Iterable[Alert], replayed: Iterable[Alert], other_kernel: AbstractSet[int] = frozenset()
+    published: Iterable[Alert],
+    replayed: Iterable[Alert],
+    firsts: Mapping[int, int],
+    other_kernel: AbstractSet[int] = frozenset(),
 ) -> Verdict:
-    """Both are the alerts of the same stretches; `other_kernel` are the partitions that another one had computed."""
+    """Both are the alerts of the same stretches, `published` with every `input-silent` of their partitions.
+
+    `firsts` are the offsets at which the stretches begin, by partition; `other_kernel` the partitions whose checkpoint
+    another kernel had computed.
+    """
     told, raised = list(published), list(replayed)
     often = Counter(map(_key, told))
     here, there = {_key(alert): alert for alert in told}, {_key(alert): alert for alert in raised}
     near = {alert.alert_id for alert in (*told, *raised) if _near(alert, other_kernel)}
+    outages = _outages(told)
     differences = [Difference("twice", here[key]) for key, times in often.items() if times > 1]
     apart: list[Apart] = []
-    for what, alert, fields in _unlike(here, there, other_kernel):
+    for found in _unlike(here, there, other_kernel):
+        alert = found.alert
         if alert.alert_id in near:
             apart.append(Apart(alert, "on another kernel, and this near the threshold"))
-        elif what == "spurious" and (why := _not_for_a_replay(alert)):
+        elif why := _by_the_clock(found, here, firsts, outages):
             apart.append(Apart(alert, why))
         else:
-            differences.append(Difference(what, alert, fields))
+            differences.append(found)
     return Verdict(len(told), len(raised), tuple(differences), tuple(apart))
 
 
@@ -89,15 +106,45 @@ def _unlike(
             yield Difference("spurious", alert)
 
 
-def _not_for_a_replay(alert: Alert) -> str:
-    """Why a replay of the readings does not have this alert though it may be right; "" where it may not."""
+def _by_the_clock(
+    found: Difference, here: Mapping[Key, Alert], firsts: Mapping[int, int], outages: Mapping[int, list[Outage]]
+) -> str:
+    """Why published and replayed may rightly differ in this alert; "" where they may not."""
+    alert = found.alert
+    if alert.kind is Kind.INPUT_SILENT:
+        return "only the service's clock can tell of it"
+    if alert.kind is Kind.GAP:
+        end = math.inf if alert.end is None else alert.end
+        if any(
+            outage.start <= end and alert.start <= outage.end for outage in outages.get(alert.evidence.partition, ())
+        ):
+            return "beside an input-silent alert, which may stand for it"
+    if found.what != "spurious":
+        return ""
     if _opened_gap(alert):
         return "still open at the end of the span"
-    if _ended_gap(alert) and alert.measure is not None and alert.limit is not None and alert.measure <= alert.limit:
+    if _ended_gap(alert) and (alert.measure or 0) <= (alert.limit or 0) and _was_opened(alert, here, firsts):
         return "a silence that only the service's clock could notice"
-    if alert.resolution in BY_AN_EVENT:
-        return "ended by an event that may lie behind the span"
-    return ""
+    return "ended by an event that may lie behind the span" if alert.resolution in BY_AN_EVENT else ""
+
+
+def _was_opened(alert: Alert, here: Mapping[Key, Alert], firsts: Mapping[int, int]) -> bool:
+    """Whether somebody was told that it began, as far as that belongs to the span."""
+    at = alert.evidence
+    return (alert.alert_id, 1) in here or at.first_offset < firsts.get(at.partition, 0)
+
+
+def _outages(told: Iterable[Alert]) -> dict[int, list[Outage]]:
+    """Partition -> when it was silent itself."""
+    spans: dict[tuple[int, str], Outage] = {}
+    for alert in told:
+        if alert.kind is Kind.INPUT_SILENT:
+            key, before = (alert.evidence.partition, alert.alert_id), Outage(alert.start, math.inf)
+            spans[key] = before if alert.end is None else Outage(alert.start, alert.end)
+    found: dict[int, list[Outage]] = {}
+    for (partition, _), outage in spans.items():
+        found.setdefault(partition, []).append(outage)
+    return found
 
 
 def _fields(told: Alert, raised: Alert, loosely: bool) -> dict[str, tuple[Any, Any]]:

@@ -75,7 +75,7 @@ def replay_span(settings: Settings, asked: Asked) -> None:
     if not asked.verify:
         out.print(f"{len(raised)} alert messages")
         return
-    verdict = compare(published, raised, other_kernel)
+    verdict = compare(published, raised, {p: stretch.first for p, stretch in stretches.items()}, other_kernel)
     _tell_verdict(verdict)
     if verdict.differences:
         raise typer.Exit(FAILED)
@@ -119,9 +119,10 @@ def _kept(settings: Settings) -> Checkpoints:
 
 
 def _published(settings: Settings, topic: str, stretches: dict[int, Stretch]) -> Iterator[Alert]:
-    """What a read_committed reader finds of these stretches."""
+    """What a read_committed reader finds of these stretches, and every silence of their partitions."""
     from pipeline.adapters.kafka_history import read_alerts
     from pipeline.adapters.kafka_span import Stretch
+    from pipeline.core.alerts import Kind
     from pipeline.core.readings import Rejected
 
     strangers, none = 0, Stretch(0, 0)
@@ -129,8 +130,8 @@ def _published(settings: Settings, topic: str, stretches: dict[int, Stretch]) ->
         if isinstance(alert, Rejected):
             strangers += 1
             continue
-        at = alert.evidence
-        if at.topic == topic and stretches.get(at.partition, none).holds(at.last_offset):
+        at, stretch = alert.evidence, stretches.get(alert.evidence.partition, none)
+        if at.topic == topic and (stretch.holds(at.last_offset) or (stretch.end and alert.kind is Kind.INPUT_SILENT)):
             yield alert
     if strangers:
         err.print(f"{strangers} messages in {settings.kafka.topics.alerts} are no alerts")
