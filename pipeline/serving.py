@@ -13,6 +13,7 @@ from pipeline.core.detector import Detector
 from pipeline.core.events import Rules
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND
+from pipeline.core.silence import InputWatch
 from pipeline.core.thresholds import Budget
 from pipeline.groups import Groups
 from pipeline.routing import Router, groups_of
@@ -26,13 +27,15 @@ class Serving:
     models: Mapping[str, Model]
     rules: Mapping[str, Rules]
     muted: frozenset[Kind]  # kinds that the settings switched off
+    input_silent_share: float
     patterns: Mapping[str, str]  # of sensors, where the settings have one
     fingerprint: str  # SHA-256 of the settings and of sensors.csv, as far as they can change an alert
 
     def groups(self) -> Groups:
         """A new detector for each group, behind their router."""
         detectors = {name: Detector(model, self.rules[name]) for name, model in self.models.items()}
-        return Groups(detectors, Router(groups_of(self.models, self.patterns)), self.muted)
+        watch = InputWatch(self.input_silent_share)
+        return Groups(detectors, Router(groups_of(self.models, self.patterns)), self.muted, watch)
 
 
 def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
@@ -62,4 +65,4 @@ def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
     }
     muted = frozenset(kind for kind, wanted in on.items() if not wanted)
     fingerprint = hashlib.sha256(f"{settings.fingerprint()} {sensors}".encode()).hexdigest()
-    return Serving(models, rules, muted, patterns, fingerprint)
+    return Serving(models, rules, muted, detection.input_silent_share, patterns, fingerprint)
