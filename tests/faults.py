@@ -22,8 +22,9 @@ SEEN = "seen"
 HEAD = """# Faults, what is expected, what was seen
 
 Every fault here is injected by a test, which fails where the expected does not come about. What was seen is from the
-run that wrote this page: `make faults` on {machine}, shared with other work, {day}; {broker}.
-`make faults ARGS=--long` takes outages of 60 s and a million sensors instead of what the tests have time for.
+run that wrote this page, `make faults` on {machine}, shared with other work,
+{day}; {broker}. `make faults ARGS=--long` takes outages of 60 s and a million
+sensors instead of what every run of the tests has time for.
 
 | fault | expected | seen | test |
 | --- | --- | --- | --- |
