@@ -91,7 +91,8 @@ class FaultTable:
         """A test of a fault that passes has to say what it saw."""
         result = yield
         said = [str(text) for name, text in item.user_properties if name == SEEN]
-        if item.get_closest_marker("fault"):
+        if marker := item.get_closest_marker("fault"):
+            said += [marker.kwargs["seen"]] if "seen" in marker.kwargs else []  # a property: whatever it was given
             assert said, "the test of a fault says what it saw: seen(...)"
             self._seen[item.nodeid] = "; ".join(said)
         return result
