@@ -103,3 +103,18 @@ def small_disk() -> Iterator[Disk]:
         if mounted:
             subprocess.run(["umount", str(folder)], check=True)
         shutil.rmtree(folder)
+
+
+def put(what: str, path: Path, size: int) -> None:
+    """Something that nobody should read to its end in the place of a file; the huge one takes no room."""
+    path.unlink()
+    if what == "a pipe":
+        os.mkfifo(path)
+    elif what == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(size)
+
+
+ENDLESS = ("a pipe", "a device", "huge")
