@@ -16,7 +16,7 @@ from safetensors.numpy import save as save_tensors
 from pipeline.core.table import Arrays
 from pipeline.ports import Checkpoint, CheckpointError, Position
 
-FORMAT: Final = 2
+FORMAT: Final = 3  # offsets in the state are places: a message may hold several readings
 SUFFIX = ".safetensors"
 NAMES = "names"  # the one field of text, which safetensors cannot hold
 
