@@ -133,6 +133,16 @@ def test_a_clock_that_was_set_back_is_believed_after_as_many_readings_as_if_they
     assert {raised.alert.kind for raised in second.raised} == {Kind.CLOCK}
 
 
+def test_a_score_names_the_offset_of_its_message() -> None:
+    broker = MemoryBroker()
+    for first in (0, 5):
+        one_sensor(broker, first, 5, 0, at=first + 5)
+    served = model()
+    whole = Groups({"g": Detector(served)}, Router({"g": Group(served.channels)}))
+    (scored,) = whole.step(broker.records[0]).scored
+    assert scored.batch.offsets.tolist() == [0] * 5 + [1] * 5
+
+
 def test_a_message_that_is_delivered_twice_counts_nothing_twice() -> None:
     broker = MemoryBroker()
     one_sensor(broker, 0, 300, 0, at=300)
