@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import checkpoint, demo, judge, learn, model, service
+from pipeline.cli import checkpoint, demo, judge, learn, model, produce, service
 
 app = typer.Typer(
     help="Watches sensors: learns how each signal moves, follows it live from Kafka, alerts when it stops doing so.",
@@ -25,6 +25,7 @@ app.command("retrain")(learn.retrain)
 app.command("replay")(judge.replay)
 app.command("evaluate")(judge.evaluate)
 app.command("demo")(demo.demo)
+app.command("produce")(produce.produce)
 app.command("plant")(demo.plant)
 app.command("alerts")(service.alerts)
 app.command("doctor")(service.doctor)

@@ -134,6 +134,6 @@ def test_a_file_without_an_end_is_not_taken_in(
 def test_another_format_is_refused(tmp_path: Path, store: FolderCheckpoints, state: Checkpoint) -> None:
     name = store.save(state)
     (manifest,) = tmp_path.rglob("manifest.json")
-    manifest.write_bytes(manifest.read_bytes().replace(b'"format":3', b'"format":4'))
-    with pytest.raises(CheckpointError, match="format 4, this build reads 3"):
+    manifest.write_bytes(manifest.read_bytes().replace(b'"format":4', b'"format":9'))
+    with pytest.raises(CheckpointError, match="format 9, this build reads 4"):
         store.load(name)
