@@ -90,6 +90,16 @@ class Service:
             return None
         return json.loads(body) if path != "/metrics" else body.decode()
 
+    def waiting_for(self) -> str:
+        """Why it is not ready; "" where it is, or does not answer."""
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5).close()
+        except urllib.error.HTTPError as says_no:
+            return str(json.loads(says_no.read())["waiting_for"])
+        except OSError:
+            pass
+        return ""
+
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
         lines = [line for line in (self.get("/metrics") or "").splitlines() if line.split("{")[0].split(" ")[0] == name]

@@ -31,6 +31,7 @@ from pipeline.core.scoring import Weights
 from pipeline.core.table import layout, row_bytes
 from pipeline.groups import IGNORED
 from pipeline.ports import Scored
+from tests.faults import TABLE, rows_of
 from tests.models import model, stream, waves
 from training.evaluate import BudgetFigures, EventFigures, Figures
 
@@ -264,3 +265,11 @@ def test_every_figure_of_an_evaluation_is_explained() -> None:
 def test_every_file_that_a_replay_leaves_is_explained() -> None:
     shown = named(section("data.md", "What a replay leaves"), "in SCORES")
     assert shown == ["<sensor>.csv", f"{replay_folder.SIGNALS}/<sensor>.parquet", replay_folder.RUN]
+
+
+def test_the_table_of_faults_is_that_of_the_tests(pytestconfig: pytest.Config) -> None:
+    shown = {row._replace(seen="") for row in rows_of(text("faults.md"))}
+    ours = set(pytestconfig.stash[TABLE].collected)
+    assert ours <= shown, "run make faults"
+    if pytestconfig.args_source is not pytest.Config.ArgsSource.ARGS:  # the whole suite
+        assert ours == shown, "run make faults"
