@@ -252,8 +252,8 @@ class CheckpointSettings(_Section):
         default=3,
         ge=0,
         le=3650,
-        description="The first checkpoint of each of so many days is kept, beside the two newest: a span can be "
-        "replayed from it.",
+        description="Of so many days the first checkpoint of each is kept, and the first after a change of models or "
+        "settings, beside the two newest: a span can be replayed from them.",
     )
 
 
