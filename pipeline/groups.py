@@ -78,6 +78,11 @@ class Groups:
         """The false forecast alerts that each group is allowed a reading."""
         return {name: detector.budget for name, detector in self._detectors.items()}
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The score at which each group's budget is spent."""
+        return {name: detector.threshold for name, detector in self._detectors.items()}
+
     def step(self, records: Sequence[Record]) -> Stepped:
         """Decode, route and score. Records of a partition come in offset order; how they are cut does not matter."""
         stepped = Stepped()

@@ -116,9 +116,11 @@ class Runner:
             self._checkpoint_until(deadline, polled.given_up, turn)
             self._let_go(polled.given_up, "given up")
         for assigned in polled.assigned:
-            self._take_over(assigned)
-            if not self.partitions[assigned.partition].checkpoint:
+            checkpoint = self._take_over(assigned)
+            if checkpoint is None:
                 self._keep(assigned.partition, turn)  # before the first commit, which a restart must find a state for
+            elif self._recovery.changed(checkpoint):
+                self._checkpoint(assigned.partition, turn)  # so that whoever replays finds the change in its place
 
     def _let_go(self, partitions: AbstractSet[int], why: str) -> None:
         """Drop what is left of them; what could not be committed is said by whoever takes them."""
@@ -128,7 +130,7 @@ class Runner:
             if self.partitions.pop(partition, None):
                 log.info("partition left", partition=partition, why=why)
 
-    def _take_over(self, assigned: Assigned) -> None:
+    def _take_over(self, assigned: Assigned) -> Checkpoint | None:
         """Restore what fits, and start where the restored state ends: before the committed offset, as a rule."""
         partition, now = assigned.partition, self._clock.monotonic()
         name, checkpoint = self._recovery.restore(assigned)
@@ -150,6 +152,7 @@ class Runner:
             replay=progress.replay_until - progress.position, checkpoint=name or None,
         )  # fmt: skip
         self._restored_if_read(partition, progress)
+        return checkpoint
 
     # -- 3. step
 

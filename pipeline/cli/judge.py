@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -12,8 +12,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from pipeline import bundle
 from pipeline.bundle import BundleError
-from pipeline.cli.words import BudgetText, Data, ModelDir
-from pipeline.console import Stages, err, out, sentences
+from pipeline.cli.span import Asked, replay_span
+from pipeline.cli.words import Config, settings_of
+from pipeline.console import WRONG_WORDS, Stages, err, out, sentences
 from pipeline.core.thresholds import Budget
 
 if TYPE_CHECKING:
@@ -23,15 +24,61 @@ DEFAULT_BUDGET = "1/10000/sensor"
 
 
 def replay(
-    data: Data,
-    model: ModelDir,
-    scores: Annotated[Path, typer.Option(help="Folder for a CSV of scores for each sensor.")],
+    data: Annotated[
+        Path | None, typer.Argument(metavar="[DATA]", help="CSV or Parquet, wide or long; or give --from-topic.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of model bundles; of a topic, by default model.dir.")
+    ] = None,
+    scores: Annotated[Path | None, typer.Option(help="Folder for a CSV of scores for each sensor.")] = None,
     alerts: Annotated[Path | None, typer.Option(help="File for the alerts, a line of JSON each.")] = None,
-    budget: BudgetText = DEFAULT_BUDGET,
-    sensors: Annotated[Path | None, typer.Option(help="sensors.csv, for physical limits.")] = None,
-    timezone: Annotated[str, typer.Option(help="Of time stamps that name none.")] = "UTC",
+    budget: Annotated[
+        str | None, typer.Option(help=f"With DATA: false alarms that are bearable; by default {DEFAULT_BUDGET}.")
+    ] = None,
+    sensors: Annotated[Path | None, typer.Option(help="With DATA: sensors.csv, for physical limits.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="With DATA: of time stamps that name none; else UTC.")] = None,
+    from_topic: Annotated[
+        str | None, typer.Option(help="Replay this topic, under the settings of the service.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="With --from-topic: an RFC 3339 time, a span such as 2h, or offset:N.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="Likewise; by default the end of the topic.")] = None,
+    partition: Annotated[int | None, typer.Option(help="With --from-topic: this one only.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="With --from-topic: compare with the alerts that were published.")
+    ] = False,
+    config: Config = None,
 ) -> None:
-    """Files through the live detector: a score for every row, and the alerts that would have been raised."""
+    """Readings through the live detector: a score for each, and the alerts that would have been raised.
+
+    Of a topic it begins from the newest checkpoint before --start. With --verify it ends with 1 where an alert differs.
+    """
+    if from_topic is None:
+        if data is None or model is None or scores is None or start or end or partition is not None or verify or config:
+            _wrong("replay needs DATA, --model and --scores; or --from-topic and --start")
+        _replay_files(data, model, scores, alerts, budget or DEFAULT_BUDGET, sensors, timezone or "UTC")
+        return
+    if start is None or data is not None:
+        _wrong("replay --from-topic needs --start, and no DATA")
+    if budget is not None or sensors is not None or timezone is not None:
+        _wrong("a topic is replayed under the settings of the service, not --budget, --sensors or --timezone; change "
+               "them by --config or in the environment, e.g. FORESHOCK_DETECTION__BUDGET=1/week/sensor")  # fmt: skip
+    settings = settings_of(config)
+    if model is not None:
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"dir": model})})
+    replay_span(settings, Asked(from_topic, start, end, partition, verify, scores, alerts))
+
+
+def _wrong(sentence: str) -> NoReturn:
+    err.print(sentence)
+    raise typer.Exit(WRONG_WORDS)
+
+
+def _replay_files(
+    data: Path, model: Path, scores: Path, alerts: Path | None, budget: str, sensors: Path | None, timezone: str
+) -> None:
+    """Files through the live detector."""
     from pipeline.adapters.files import DataError, read
     from pipeline.adapters.sensors import read_sensors_csv
     from pipeline.codecs.json import encode_alert
