@@ -109,7 +109,8 @@ def bare_lstm(served: Model, rows: int, repeats: int) -> float:
 def codec(readings: int, repeats: int) -> Figure:
     """JSON messages to readings, beside msgspec alone on the same bytes."""
     record = Record("t", 0, 0, START, None, JSON.encode(Reading("plant1/pump-7", START, {"value": 71.3})))
-    middle, spread = measured(lambda: [JSON.decode(record) for _ in range(readings)], readings, repeats)
+    records = [record._replace(offset=offset) for offset in range(readings)]
+    middle, spread = measured(lambda: JSON.decode(records), readings, repeats)
     decoder = msgspec.json.Decoder()
     assert record.value is not None
     message = record.value

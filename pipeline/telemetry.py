@@ -85,7 +85,7 @@ class Telemetry:
             return Histogram(name, meaning, buckets=buckets, registry=registry)
 
         self._readings = counter("foreshock_readings", "Readings that reached their group's detector.", "group")
-        self._rejected = counter("foreshock_rejected", "What went to the dead-letter topic, and why.", "reason")
+        self._rejected = counter("foreshock_rejected", "Messages, or readings of a batch, refused, and why.", "reason")
         self._ignored = counter("foreshock_ignored", "Good readings that were not scored, and why.", "reason")
         self._lag = gauge("foreshock_lag_records", "Records that wait in a partition.", "partition")
         self._watermark = gauge("foreshock_watermark_timestamp_seconds", "Latest event time admitted.", "partition")
@@ -127,7 +127,7 @@ class Telemetry:
         for scored in turn.stepped.scored:
             self._readings(scored.model.group).inc(len(scored.batch))
         for rejected in turn.refused:
-            self._rejected(rejected.reason.value).inc()
+            self._rejected(rejected.reason.value).inc(rejected.readings)
         for reason, how_many in turn.stepped.ignored.items():
             self._ignored(reason).inc(how_many)
         for alert in turn.alerts:

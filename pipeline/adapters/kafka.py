@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
+from itertools import repeat
 from typing import Any
 
 import structlog
@@ -86,7 +87,7 @@ class KafkaSource:
         positions = {tp.partition: self._reached(tp) for tp in self._started}
         ends = {tp.partition: self.consumer.highwater(tp) for tp in self._started}
         return Polled(
-            [record for records in polled.values() for record in map(_record, records)],
+            [record for tp, found in polled.items() for record in _records(tp, found)],
             {partition: offset for partition, offset in positions.items() if offset is not None},
             {partition: offset for partition, offset in ends.items() if offset is not None},
             assigned,
@@ -245,6 +246,18 @@ def _ticks(metadata: str) -> tuple[Moment, ...]:
     return tuple(Moment(int(offset), int(time)) for offset, time in TICKS.findall(metadata))
 
 
-def _record(r: Any) -> Record:
-    stamp = max(r.timestamp or 0, 0) * MILLISECOND
-    return Record(r.topic, r.partition, r.offset, stamp, r.key, r.value, tuple(r.headers or ()))
+def _records(tp: TopicPartition, found: Sequence[Any]) -> Iterator[Record]:
+    """What was found in a partition; a column at a time, for this is done for every message there is."""
+    return map(
+        Record._make,
+        zip(
+            repeat(tp.topic),
+            repeat(tp.partition),
+            [r.offset for r in found],
+            [r.timestamp * MILLISECOND if r.timestamp > 0 else 0 for r in found],
+            [r.key for r in found],
+            [r.value for r in found],
+            [tuple(r.headers) if r.headers else () for r in found],
+            strict=False,
+        ),
+    )

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.model import Array, Model
+from pipeline.core.names import coded
 from pipeline.core.readings import IntArray
 
 Arrays = dict[str, npt.NDArray[Any]]  # field -> rows
@@ -169,16 +170,19 @@ class SensorTable:
 
     def locate(self, names: Sequence[str], partitions: IntArray) -> tuple[npt.NDArray[np.intp], list[int]]:
         """The row of each sensor, (n,), and the rows that were made for it just now."""
-        rows = np.empty(len(names), np.intp)
+        names = coded(names)
+        home = np.full(len(names.table), -1, np.int64)  # partition of each entry; -1: no reading has it
+        home[names.at] = partitions
+        rows = np.full(len(names.table), -1, np.intp)
         made: list[int] = []
-        for i, (name, partition) in enumerate(zip(names, partitions.tolist(), strict=True)):
+        for partition in sorted(set(home.tolist()) - {-1}):
             index = self.index.setdefault(partition, {})
-            row = index.get(name)
-            if row is None:
-                row = self.claim(name, partition)
-                made.append(row)
-            rows[i] = row
-        return rows, made
+            entries = np.flatnonzero(home == partition)
+            here = [names.table[i] for i in entries.tolist()]
+            if not all(map(index.__contains__, here)):
+                made += [self.claim(name, partition) for name in dict.fromkeys(here) if name not in index]
+            rows[entries] = list(map(index.__getitem__, here))
+        return rows[names.at], made
 
     def find(self, name: str) -> list[int]:
         """The rows of a sensor: none, one, or several where it is seen in several partitions."""

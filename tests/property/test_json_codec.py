@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections import Counter
 
@@ -11,9 +10,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.codecs import decode
-from pipeline.codecs.json import LATEST, JsonReadings, decode_alert, encode_alert
+from pipeline.codecs.json import JsonReadings, decode_alert, encode_alert
+from pipeline.codecs.limits import LATEST
 from pipeline.core.alerts import Alert, Evidence, Kind, ModelRef, Severity, State
-from pipeline.core.readings import Quality, Reading, Reason, Record, Rejected
+from pipeline.core.frames import NO_SEQ
+from pipeline.core.readings import Quality, Reading, Record
+from tests.contract.codec import expanded, must_be_well_formed
 
 CODEC = JsonReadings()
 FUZZED = 20_000
@@ -30,7 +32,7 @@ readings = st.builds(
     time=times,
     values=st.dictionaries(names, numbers, min_size=1, max_size=8),
     quality=st.sampled_from(Quality),
-    seq=st.none() | st.integers(-(2**63), 2**63 - 1),
+    seq=st.none() | st.integers(-(2**63), 2**63 - 1).filter(lambda seq: seq != NO_SEQ),
 )
 documents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -50,37 +52,26 @@ def exact(reading: Reading) -> str:
     return repr(reading)  # tells nan from nan and -0.0 from 0.0, which == does not
 
 
-def well_formed(decoded: list[Reading] | Rejected) -> bool:
-    if isinstance(decoded, Rejected):
-        return isinstance(decoded.reason, Reason) and bool(decoded.detail)
-    return all(
-        0 <= reading.time < LATEST
-        and reading.sensor
-        and reading.values
-        and not any(map(math.isinf, reading.values.values()))
-        for reading in decoded
-    )
-
-
 @given(st.binary())
 @example(b"[" * 200_000)
 @example(b'{"sensor":"\xf0\x9f')
 def test_any_bytes_give_readings_or_a_reason(value: bytes) -> None:
-    assert well_formed(CODEC.decode(record(value)))
+    must_be_well_formed(CODEC.decode([record(value)]))
 
 
 @patiently
 @given(near_misses)
 def test_any_json_that_looks_like_a_reading_gives_readings_or_a_reason(document: dict[str, object]) -> None:
-    assert well_formed(CODEC.decode(record(json.dumps(document).encode())))
+    must_be_well_formed(CODEC.decode([record(json.dumps(document).encode())]))
 
 
 @patiently
 @given(readings)
 def test_any_reading_survives_the_wire(reading: Reading) -> None:
-    decoded = CODEC.decode(record(CODEC.encode(reading)))
-    assert not isinstance(decoded, Rejected), decoded.detail
-    assert exact(decoded[0]) == exact(reading._replace(partition=3, offset=17, received=5))
+    decoded = CODEC.decode([record(CODEC.encode(reading))])
+    assert decoded.rejected == []
+    (found,) = expanded(decoded)
+    assert exact(found) == exact(reading._replace(partition=3, offset=17, received=5))
 
 
 @patiently
@@ -131,7 +122,7 @@ def test_mutated_messages_give_readings_or_a_reason() -> None:
         for _ in range(chance.randint(1, 4)):
             start = chance.randrange(len(message) + 1)
             message[start : start + chance.randint(0, 3)] = chance.choice(pieces)
-        decoded = CODEC.decode(record(bytes(message)))
-        assert well_formed(decoded), bytes(message)
-        outcomes[decoded.reason if isinstance(decoded, Rejected) else "good"] += 1
+        decoded = CODEC.decode([record(bytes(message))])
+        must_be_well_formed(decoded)
+        outcomes[decoded.rejected[0].reason if decoded.rejected else "good"] += 1
     assert outcomes.keys() >= {"good", "unreadable", "schema", "value", "sensor", "time"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from dataclasses import replace
@@ -21,7 +22,7 @@ from pipeline.codecs.json import (
 )
 from pipeline.core.alerts import Alert, Evidence, Kind, ModelRef, Resolution, Severity, State
 from pipeline.core.readings import Reading, Reason, Rejected
-from tests.contract.codec import NOW, CodecContract, record
+from tests.contract.codec import NOW, CodecContract, expanded, record, refusal
 
 CORPUS = sorted((Path(__file__).parents[1] / "corpus" / "readings").iterdir())
 START = b'{"sensor":"plant1/pump-7","time":1795347600123,'
@@ -49,15 +50,14 @@ ALERT = Alert(
 
 
 def read(message: bytes) -> Reading:
-    decoded = JsonReadings().decode(record(message))
-    assert not isinstance(decoded, Rejected), decoded.detail
-    return decoded[0]
+    decoded = JsonReadings().decode([record(message)])
+    assert decoded.rejected == []
+    (reading,) = expanded(decoded)
+    return reading
 
 
 def refused(message: bytes) -> Rejected:
-    decoded = JsonReadings().decode(record(message))
-    assert isinstance(decoded, Rejected), decoded
-    return decoded
+    return refusal(JsonReadings().decode([record(message)]))
 
 
 class TestJsonReadings(CodecContract):
@@ -65,12 +65,15 @@ class TestJsonReadings(CodecContract):
     def codec(self) -> Codec:
         return JsonReadings()
 
+    def message(self, reading: Reading) -> bytes:
+        return JsonReadings().encode(reading)
+
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 def test_the_corpus_is_read_or_refused_as_its_names_say(path: Path) -> None:
     expected = path.name.partition("--")[0]
-    decoded = JsonReadings().decode(record(path.read_bytes()))
-    assert (decoded.reason if isinstance(decoded, Rejected) else "good") == expected
+    decoded = JsonReadings().decode([record(path.read_bytes())])
+    assert (decoded.rejected[0].reason if decoded.rejected else "good") == expected
 
 
 def test_the_corpus_holds_every_reason_a_small_message_can_be_refused_for() -> None:
@@ -207,20 +210,29 @@ def test_a_dead_letter_says_why_and_from_where() -> None:
     assert json.loads(letter) == {
         "reason": "value",
         "detail": "`value`: Expected `float | null`, got `bool`",
+        "readings": 1,
         "topic": "sensor.readings",
         "partition": 3,
         "offset": 17,
         "payload": '{"sensor":"plant1/pump-7","time":1795347600123,"value":true}',
+        "payload_base64": None,
         "payload_bytes": 60,
     }
     assert dict(headers) == {"content-type": b"application/json", "reason": b"value", "key": b"plant1/pump-7"}
 
 
 def test_a_dead_letter_stays_small_and_readable_whatever_the_payload() -> None:
-    letter, _ = encode_dead_letter(refused(b"\x00\xff" * 2_500_000))
+    for payload in (b"\x00\xff" * 2_500_000, b"\x01" * 5_000_000, "°".encode() * 2_500_000):
+        letter, _ = encode_dead_letter(refused(payload))
+        found = json.loads(letter)
+        assert len(letter) < 10 * MAX_DEAD_BYTES
+        assert found["payload_bytes"] == 5_000_000
+
+
+def test_a_dead_letter_of_bytes_that_are_no_text_can_be_sent_again() -> None:
+    letter, _ = encode_dead_letter(refused(b"\x81\xff"))
     found = json.loads(letter)
-    assert len(letter) < 10 * MAX_DEAD_BYTES
-    assert found["payload_bytes"] == 5_000_000
+    assert (found["payload"], base64.b64decode(found["payload_base64"])) == (None, b"\x81\xff")
 
 
 def test_a_dead_letter_of_a_tombstone_has_no_payload() -> None:
