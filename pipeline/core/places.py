@@ -35,7 +35,7 @@ class Places:
         """
         if self._all_fit(batch):
             return self._table.locate(batch.sensors, batch.partitions)
-        names, partitions = batch.sensors, batch.partitions.tolist()
+        names, partitions, offsets = list(batch.sensors), batch.partitions.tolist(), batch.offsets.tolist()
         index, touched, rows, made = self._table.index, set[int](), list[int](), list[int]()
         victims: dict[int, list[int]] = {}  # partition -> who is next to go, in reverse
         for at in range(begin, len(batch)):
@@ -43,7 +43,7 @@ class Places:
             here = index.setdefault(partition, {})
             row = here.get(name)
             if row is None:
-                if int(batch.offsets[at]) < self._removed.get(partition, -1):
+                if offsets[at] < self._removed.get(partition, -1):
                     rows.append(NOWHERE)
                     continue
                 if self._most is not None and len(here) >= self._most:
@@ -52,7 +52,7 @@ class Places:
                     if not victims[partition] or victims[partition][-1] in touched:
                         break  # only once these have been read is it known who was seen last
                     evict(victims[partition].pop(), at)
-                    self.removed(partition, int(batch.offsets[at]))
+                    self.removed(partition, offsets[at])
                 row = self._table.claim(name, partition)
                 made.append(row)
             touched.add(row)
