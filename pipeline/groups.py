@@ -12,6 +12,7 @@ import numpy as np
 import structlog
 
 from pipeline.codecs import decode_frames
+from pipeline.codecs.events import decode_event, parted
 from pipeline.core.alerts import Alert, Kind
 from pipeline.core.detector import Detector
 from pipeline.core.events import Outcome, Swap
@@ -52,6 +53,9 @@ class Stepped:
     scored: list[Scored] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)  # of each detector's step
     ignored: dict[str, int] = field(default_factory=dict)  # reason -> readings
+    evicted: dict[str, int] = field(default_factory=dict)  # group -> sensors that made room
+    split: list[str] = field(default_factory=list)  # sensors that came new and are in another partition as well
+    events: int = 0  # an operator's, applied
     watermarks: dict[int, int] = field(default_factory=dict)  # partition -> largest event time admitted, µs
 
 
@@ -90,14 +94,10 @@ class Groups:
         stepped = Stepped()
         if not records:
             return stepped
-        decoded = decode_frames(records)
-        routed, strays = self._router.split(decoded.frames)
-        stepped.refused = decoded.rejected + strays
-        for name, frames in routed.items():
-            batch = batch_of(frames, self._detectors[name].model.channels)
-            for start in range(0, len(batch), PIECE_READINGS):
-                piece = batch if len(batch) <= PIECE_READINGS else batch.take(slice(start, start + PIECE_READINGS))
-                self._step(self._detectors[name], piece, stepped)
+        for readings, event in parted(records):
+            self._read(readings, stepped)
+            if event is not None:
+                self._apply(event, stepped)
         stepped.refused = _completed(stepped.refused, records)
         return stepped
 
@@ -173,6 +173,27 @@ class Groups:
         known = (detector.describe(sensor) for detector in self._detectors.values())
         return next((found for found in known if found is not None), None)
 
+    def _read(self, records: Sequence[Record], stepped: Stepped) -> None:
+        decoded = decode_frames(records)
+        routed, strays = self._router.split(decoded.frames)
+        stepped.refused += decoded.rejected + strays
+        for name, frames in routed.items():
+            batch = batch_of(frames, self._detectors[name].model.channels)
+            for start in range(0, len(batch), PIECE_READINGS):
+                piece = batch if len(batch) <= PIECE_READINGS else batch.take(slice(start, start + PIECE_READINGS))
+                self._step(self._detectors[name], piece, stepped)
+
+    def _apply(self, record: Record, stepped: Stepped) -> None:
+        """What an operator says, where it stands among the readings of its partition."""
+        event = decode_event(record)
+        if isinstance(event, Rejected):
+            stepped.refused.append(event)
+            return
+        stepped.events += 1
+        for detector in self._detectors.values():
+            told = self._audible(detector.apply(event).alerts)
+            stepped.raised += [Raised(alert, record.timestamp) for alert in told]
+
     def _step(self, detector: Detector, batch: ReadingBatch, stepped: Stepped) -> None:
         began = time.perf_counter()
         outcome = detector.step(batch)
@@ -184,6 +205,9 @@ class Groups:
         for reason in IGNORED:
             if how_many := outcome.counts.get(reason):
                 stepped.ignored[reason] = stepped.ignored.get(reason, 0) + how_many
+        if evicted := outcome.counts.get("evicted"):
+            stepped.evicted[detector.model.group] = stepped.evicted.get(detector.model.group, 0) + evicted
+        stepped.split += outcome.split
         _advance(stepped.watermarks, batch, detector.rules.max_future)
 
     def _raised(self, batch: ReadingBatch, outcome: Outcome) -> Iterator[Raised]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import checkpoint, demo, judge, learn, model, produce, service
+from pipeline.cli import checkpoint, demo, judge, learn, model, produce, sensor, service
 
 app = typer.Typer(
     help="Watches sensors: learns how each signal moves, follows it live from Kafka, alerts when it stops doing so.",
@@ -31,7 +31,8 @@ app.command("alerts")(service.alerts)
 app.command("doctor")(service.doctor)
 
 app.add_typer(sensor_app, name="sensor")
-sensor_app.command("show")(service.sensor_show)
+sensor_app.command("show")(sensor.show)
+sensor_app.command("retire")(sensor.retire)
 
 app.add_typer(checkpoint_app, name="checkpoint")
 checkpoint_app.command("repartition")(checkpoint.repartition)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from pipeline.codecs.batch_json import JsonBatches
 from pipeline.codecs.batch_msgpack import MsgpackBatches
+from pipeline.codecs.events import is_event
 from pipeline.codecs.json import JsonReadings
 from pipeline.core.frames import Decoded
 from pipeline.core.readings import Reading, Reason, Record, Rejected
@@ -53,6 +54,8 @@ def decode_frames(records: Sequence[Record], codecs: Mapping[str, Codec] = CODEC
         members.append(record)
     whole = Decoded([], [])
     for content_type, members in by_type.items():
+        if members and is_event(members[0]):
+            continue  # no reading, and no fault either: see `codecs.events`
         codec = reading_codec(content_type, codecs)
         found = codec.decode(members) if codec else Decoded([], _unknown(members, content_type, codecs))
         whole.frames.extend(found.frames)
