@@ -99,15 +99,7 @@ class App:
                     return None
                 self.status.wait(f"no broker at {settings.kafka.bootstrap_servers} answers")
                 source, sink, store = self._connected()
-        pace = Pace(
-            topic=settings.kafka.topics.readings,
-            poll_seconds=settings.kafka.poll_wait_seconds,
-            commit_seconds=settings.kafka.commit_seconds,
-            checkpoint_seconds=settings.checkpoints.every_seconds,
-            let_go_seconds=min(LET_GO_SECONDS, settings.kafka.max_poll_interval_seconds / 2),
-            catchup_after_seconds=settings.detection.catchup_after_seconds,
-            scores=settings.kafka.topics.scores is not None,
-        )
+        pace = pace_of(settings)
         recovery = Recovery(self._groups, store, pace.topic, self._serving.fingerprint, kernel())
         return Runner(self._groups, source, sink, recovery, pace, lambda: bundle.load_all(settings.model.dir))
 
@@ -169,6 +161,19 @@ def build(settings: Settings) -> App:
     """Load and check everything that needs no broker; BundleError, DataError and WebError say what is wrong."""
     configure_logging(settings.logging)
     return App(settings, bundle.load_all(settings.model.dir))
+
+
+def pace_of(settings: Settings) -> Pace:
+    """How the loop runs under these settings."""
+    return Pace(
+        topic=settings.kafka.topics.readings,
+        poll_seconds=settings.kafka.poll_wait_seconds,
+        commit_seconds=settings.kafka.commit_seconds,
+        checkpoint_seconds=settings.checkpoints.every_seconds,
+        let_go_seconds=min(LET_GO_SECONDS, settings.kafka.max_poll_interval_seconds / 2),
+        catchup_after_seconds=settings.detection.catchup_after_seconds,
+        scores=settings.kafka.topics.scores is not None,
+    )
 
 
 def kernel() -> str:

@@ -5,39 +5,28 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.adapters.checkpoints import FolderCheckpoints
-from pipeline.adapters.memory import MemoryBroker, MemorySink, MemorySource
+from pipeline.adapters.memory import MemoryBroker
 from pipeline.bundle import BundleError
 from pipeline.codecs import JSON
 from pipeline.core.alerts import Alert, Kind, State
-from pipeline.core.detector import Detector
+from pipeline.core.events import Rules
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, Reading, Reason
-from pipeline.groups import Groups
+from pipeline.core.silence import SHARE
 from pipeline.ports import Checkpoint, Moment, PartitionsChangedError
-from pipeline.progress import Clock, Pace
-from pipeline.recovery import Recovery
-from pipeline.routing import Group, Router
+from pipeline.progress import Pace
 from pipeline.runner import Runner
+from pipeline.serving import Serving
+from pipeline.testing import Member, Played, Time
 from tests.models import INTERVAL, START, model, stream, waves
 
 DAY_LATER = START / SECOND + 86_400
-
-
-@dataclass
-class Time:
-    """A clock that stands still until it is moved."""
-
-    now: float = 0.0  # s
-
-    def clock(self) -> Clock:
-        return Clock(wall=lambda: DAY_LATER + self.now, monotonic=lambda: self.now)
 
 
 def paced(**others: float) -> Pace:
@@ -46,29 +35,20 @@ def paced(**others: float) -> Pace:
     return Pace("sensor.readings", **(settings | others))  # type: ignore[arg-type]
 
 
-@dataclass
-class Service:
-    """A runner that can be killed and started again; the broker and the folder stay."""
+class Service(Member):
+    """One that serves a small model, a hundred messages a turn, and stays on the day after its readings."""
 
-    broker: MemoryBroker
-    folder: Path
-    models: dict[str, Model] = field(default_factory=lambda: {"g": model()})
-    fingerprint: str = "f"
-    kernel: str = ""
-    batch: int = 100
-    pace: Pace = field(default_factory=paced)
-    time: Time = field(default_factory=Time)
+    def __init__(
+        self, broker: MemoryBroker, folder: Path, models: dict[str, Model] | None = None, fingerprint: str = "f",
+        kernel: str = "", batch: int = 100, pace: Pace | None = None,
+    ) -> None:  # fmt: skip
+        models = models or {"g": model()}
+        served = Serving(models, {name: Rules() for name in models}, frozenset(), SHARE, {}, fingerprint)
+        super().__init__(broker, folder, served, pace or paced(), batch, Time(began=DAY_LATER), kernel)
 
-    def start(self) -> Runner:
-        router = Router({name: Group(m.channels) for name, m in self.models.items()})
-        groups = Groups({name: Detector(m) for name, m in self.models.items()}, router)
-        self.source, self.sink = MemorySource(self.broker, most_records=self.batch), MemorySink(self.broker)
-        self.store = FolderCheckpoints(self.folder)
-        recovery = Recovery(groups, self.store, "sensor.readings", self.fingerprint, self.kernel)
-        return Runner(groups, self.source, self.sink, recovery, self.pace, self.serving, self.time.clock())
-
-    def serving(self) -> Mapping[str, Model]:
-        return self.models
+    def take_up(self, models: dict[str, Model]) -> None:
+        """They serve from the next look at the folder of the bundles on."""
+        self.serving = replace(self.serving, models=models)
 
 
 def fill(broker: MemoryBroker, rows: int = 400, sensors: int = 3) -> None:
@@ -93,10 +73,8 @@ def offsets(service: Service) -> list[int]:
 
 
 def told(broker: MemoryBroker) -> dict[tuple[str, int], Alert]:
-    """What was published, by identity and revision, each of them once; which checkpoint it names may differ."""
-    alerts = {(a.alert_id, a.revision): replace(a, evidence=replace(a.evidence, checkpoint="")) for a in broker.alerts}
-    assert len(alerts) == len(broker.alerts), "said twice"
-    return alerts
+    """What was published, by identity and revision, each of them once."""
+    return Played(broker.alerts, []).said
 
 
 @pytest.fixture
@@ -199,7 +177,7 @@ def test_state_goes_on_under_another_model_or_other_settings(
     before = {alert.alert_id for alert in runner.open_alerts()}
     runner.drain(0)
     with capture_logs() as logs:
-        other = replace(Service(broker, tmp_path), **change).start()  # type: ignore[arg-type]
+        other = Service(broker, tmp_path, **change).start()  # type: ignore[arg-type]
         other.turn()
     (adopted,) = [line["why"] for line in logs if line["event"] == "checkpoint adopted"]
     assert why in adopted
@@ -429,7 +407,7 @@ def test_a_swap_has_a_place_in_the_stream_that_a_restart_knows(tmp_path: Path) -
     for _ in range(3):
         runner.turn()
     newer = replace(model(version="2"), ref=replace(model().ref, version="2", sha256="2" * 64))
-    service.models = {"g": newer}
+    service.take_up({"g": newer})
     runner.take_up_models()
     runner.turn()
     assert offsets(service) == [200, 200], "one before the swap, one behind it, and no reading between them"
@@ -447,7 +425,7 @@ def test_a_broken_bundle_leaves_the_present_model_serving(tmp_path: Path, monkey
     def broken() -> Mapping[str, Model]:
         raise BundleError("models/g/2: its SHA-256 is not the one in the manifest")
 
-    monkeypatch.setattr(service, "serving", broken)
+    monkeypatch.setattr(service, "load", broken)
     runner = service.start()
     runner.turn()
     runner.take_up_models()
