@@ -164,8 +164,8 @@ def _columns(messages: Sequence[_Message], stands: Stands) -> tuple[list[Frame],
 
 def _frame(whole: Frame, channels: tuple[str, ...], messages: Sequence[_Message], rows: Sequence[int]) -> Frame:
     chosen = messages if len(rows) == len(messages) else [messages[i] for i in rows]
-    if channels == PLAIN and isinstance(chosen[0].values, msgspec.UnsetType):
-        columns = [[m.value for m in chosen]]
+    if channels == PLAIN:  # said in either way
+        columns = [[m.values["value"] if isinstance(m.values, dict) else m.value for m in chosen]]
     else:
         columns = [[m.values[channel] for m in chosen] for channel in channels]  # type: ignore[index]
     part = whole if chosen is messages else whole.take(np.array(rows))

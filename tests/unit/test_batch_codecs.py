@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -36,13 +37,22 @@ class BatchContract(CodecContract):
 class TestJsonBatches(BatchContract):
     codec_type = JsonBatches
 
+    def corpus(self) -> Sequence[bytes]:
+        return [
+            as_json(),
+            as_json(values={"x": [1, True, 3]}),
+            as_json(sensor=["a", "", "a"]),
+            as_json(time=[MS, 0, -1]),
+        ]
+
 
 class TestMsgpackBatches(BatchContract):
     codec_type = MsgpackBatches
 
-    def refusals(self) -> set[Reason]:
-        """Infinite values are raw bytes here, which so few mutations do not spell."""
-        return {Reason.UNREADABLE, Reason.SCHEMA, Reason.SENSOR, Reason.TIME}
+    def corpus(self) -> Sequence[bytes]:
+        table = {"names": ["a"], "index": raw([0, 1, 0], "u1")}
+        times, values = raw([MS, np.nan, NOW], "f8"), {"x": raw([1, -np.inf, 3])}
+        return [msgpack(), msgpack(sensor=table), msgpack(time=times), msgpack(values=values)]
 
 
 @BOTH

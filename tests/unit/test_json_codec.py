@@ -66,11 +66,11 @@ class TestJsonReadings(CodecContract):
     def codec(self) -> Codec:
         return JsonReadings()
 
-    def corpus(self) -> Sequence[bytes]:
-        return [path.read_bytes() for path in CORPUS]
-
     def message(self, reading: Reading) -> bytes:
         return JsonReadings().encode(reading)
+
+    def corpus(self) -> Sequence[bytes]:
+        return [path.read_bytes() for path in CORPUS]
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
@@ -162,6 +162,14 @@ def test_one_channel_named_value_is_sent_in_the_short_form() -> None:
     assert JsonReadings().encode(Reading("pump", NOW, {"value": 71.3})) == (
         b'{"sensor":"pump","time":1795347600123,"value":71.3}'
     )
+
+
+def test_a_channel_named_value_may_be_said_in_either_way_among_others() -> None:
+    messages = [START + b'"values":{"value":1}}', START + b'"value":2}', START + b'"values":{"value":3}}', b"{"]
+    for order in ([0, 1, 2, 3], [1, 0, 3, 2]):
+        decoded = JsonReadings().decode([record(messages[i], offset) for offset, i in enumerate(order)])
+        assert [r.values["value"] for r in expanded(decoded)] == [i + 1 for i in order if i < 3]
+        assert [r.offset for r in decoded.rejected] == [order.index(3)]
 
 
 def test_an_unknown_content_type_is_refused_by_name() -> None:
