@@ -2,8 +2,9 @@
 
     python -m pipeline.testing committed:3 run --config foreshock.toml
 
-is `foreshock run`, which ends by SIGKILL when it passes the point for the third time. The service itself knows nothing
-of this: a point is the end of a function that is wrapped here.
+is `foreshock run`, which ends by SIGKILL when it passes the point for the third time; with `committed:SIGUSR1`, when it
+next passes it after that signal. The service itself knows nothing of this: a point is the end of a function that is
+wrapped here.
 """
 
 from __future__ import annotations
@@ -59,9 +60,12 @@ def _followed(function: Callable[..., Any], passed: Callable[[], None]) -> Calla
 
 
 def main() -> None:
-    """The first word is POINT:PASSES, the others are those of `foreshock`."""
-    point, _, passes = sys.argv.pop(1).partition(":")
-    kill_at(point, int(passes or 1))
+    """The first word is POINT:PASSES or POINT:SIGUSR1, the others are those of `foreshock`."""
+    point, _, when = sys.argv.pop(1).partition(":")
+    if when == signal.SIGUSR1.name:
+        signal.signal(signal.SIGUSR1, lambda *_: kill_at(point, 1))
+    else:
+        kill_at(point, int(when or 1))
     cli.main()
 
 

@@ -104,10 +104,10 @@ class Service:
             time.sleep(0.05)
         return time.monotonic() - began
 
-    def wait_until_committed(self, ends: Mapping[int, int]) -> None:
+    def wait_until_committed(self, ends: Mapping[int, int], seconds: float = 2 * PATIENCE_SECONDS) -> None:
         """Until the group has committed everything."""
         tps = {partition: TopicPartition(self.topics["readings"], partition) for partition in ends}
-        deadline = time.monotonic() + 2 * PATIENCE_SECONDS
+        deadline = time.monotonic() + seconds
         with KafkaConsumer(bootstrap_servers=self.bootstrap, group_id=self.group) as consumer:
             while {p: consumer.committed(tp) for p, tp in tps.items()} != dict(ends):
                 assert time.monotonic() < deadline, self.log.read_text()[-3000:]
@@ -152,11 +152,10 @@ def produce(
     """
     ends: dict[int, int] = {}
     with KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20) as producer:
-        for i, sensor in enumerate(batch.sensors):
-            reading = Reading(sensor, int(batch.times[i]), {"c0": float(batch.values[i, 0])})
-            partition = int(batch.partitions[i])
-            producer.send(topic, key=sensor.encode(), value=JSON.encode(reading), partition=partition)
-            ends[partition] = ends.get(partition, 0) + 1
+        for i in range(len(batch)):
+            message = keyed(batch, i)
+            producer.send(topic, **message)
+            ends[message["partition"]] = ends.get(message["partition"], 0) + 1
             if i == len(batch) // 2:
                 for partition, value in itertools.product(sorted(ends), nonsense):
                     producer.send(topic, value=value, partition=partition)
@@ -166,29 +165,46 @@ def produce(
     return ends
 
 
+def keyed(batch: ReadingBatch, i: int) -> dict[str, Any]:
+    """The reading at `i` as a message to be sent."""
+    reading = Reading(batch.sensors[i], int(batch.times[i]), {"c0": float(batch.values[i, 0])})
+    return {"key": reading.sensor.encode(), "value": JSON.encode(reading), "partition": int(batch.partitions[i])}
+
+
+def records(bootstrap: str, topic: str, isolation: str = "read_committed") -> list[Any]:
+    """Everything in partition 0 of a topic that this reader is shown."""
+    tp = TopicPartition(topic, 0)
+    with KafkaConsumer(bootstrap_servers=bootstrap, isolation_level=isolation) as consumer:
+        consumer.assign([tp])
+        consumer.seek_to_beginning()
+        found: list[Any] = []
+        while polled := consumer.poll(timeout_ms=1500):
+            found += [record for of_one in polled.values() for record in of_one]
+        return found
+
+
 def messages(bootstrap: str, topic: str) -> list[bytes]:
     """Everything in partition 0 of a topic that is committed."""
-    with KafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed") as consumer:
-        consumer.assign([TopicPartition(topic, 0)])
-        consumer.seek_to_beginning()
-        values: list[bytes] = []
-        while polled := consumer.poll(timeout_ms=1500):
-            values += [record.value for found in polled.values() for record in found]
-        return values
+    return [record.value for record in records(bootstrap, topic)]
 
 
-def alerts(bootstrap: str, topic: str) -> dict[tuple[str, int], Alert]:
-    """What was published, by identity and revision, each of them once.
+def plain(alert: Alert) -> Alert:
+    """The alert without what the moment of telling adds to it.
 
     Of the opening of a gap only the identity counts: how late it was when it was noticed depends on the wall clock.
     """
+    told = replace(alert, evidence=replace(alert.evidence, checkpoint="", topic=""))
+    if alert.kind is Kind.GAP and alert.state is State.FIRING:
+        told = replace(told, last=alert.start, measure=None, detection_delay_ms=0)
+    return told
+
+
+def alerts(bootstrap: str, topic: str) -> dict[tuple[str, int], Alert]:
+    """What was published, by identity and revision, each of them once."""
     told: dict[tuple[str, int], Alert] = {}
     for alert in map(decode_alert, messages(bootstrap, topic)):
-        plain = replace(alert, evidence=replace(alert.evidence, checkpoint="", topic=""))
-        if alert.kind is Kind.GAP and alert.state is State.FIRING:
-            plain = replace(plain, last=alert.start, measure=None, detection_delay_ms=0)
         assert (alert.alert_id, alert.revision) not in told, "said twice"
-        told[alert.alert_id, alert.revision] = plain
+        told[alert.alert_id, alert.revision] = plain(alert)
     return told
 
 
