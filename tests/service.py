@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from pipeline import bundle
 from pipeline.adapters.embedded import Leash, free_port
 from pipeline.codecs import JSON
 from pipeline.codecs.json import decode_alert
-from pipeline.core.alerts import Alert, Kind, State
+from pipeline.core.alerts import Alert
 from pipeline.core.model import Model
 from pipeline.core.readings import Reading, ReadingBatch
+from pipeline.testing import Played
 from tests.models import model
 
 PATIENCE_SECONDS = 30.0
@@ -171,41 +172,35 @@ def keyed(batch: ReadingBatch, i: int) -> dict[str, Any]:
     return {"key": reading.sensor.encode(), "value": JSON.encode(reading), "partition": int(batch.partitions[i])}
 
 
-def records(bootstrap: str, topic: str, isolation: str = "read_committed") -> list[Any]:
-    """Everything in partition 0 of a topic that this reader is shown."""
-    tp = TopicPartition(topic, 0)
-    with KafkaConsumer(bootstrap_servers=bootstrap, isolation_level=isolation) as consumer:
-        consumer.assign([tp])
-        consumer.seek_to_beginning()
-        found: list[Any] = []
-        while polled := consumer.poll(timeout_ms=1500):
-            found += [record for of_one in polled.values() for record in of_one]
-        return found
-
-
 def messages(bootstrap: str, topic: str) -> list[bytes]:
-    """Everything in partition 0 of a topic that is committed."""
+    """Everything in partition 0 of a topic that is committed, once no transaction is open there any more."""
     return [record.value for record in records(bootstrap, topic)]
 
 
-def plain(alert: Alert) -> Alert:
-    """The alert without what the moment of telling adds to it.
-
-    Of the opening of a gap only the identity counts: how late it was when it was noticed depends on the wall clock.
-    """
-    told = replace(alert, evidence=replace(alert.evidence, checkpoint="", topic=""))
-    if alert.kind is Kind.GAP and alert.state is State.FIRING:
-        told = replace(told, last=alert.start, measure=None, detection_delay_ms=0)
-    return told
+def records(bootstrap: str, topic: str, isolation: str = "read_committed") -> list[Any]:
+    """The same with time and offset, as a reader of this isolation finds it."""
+    tp, found = TopicPartition(topic, 0), list[Any]()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with (
+        KafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False) as dirty,
+        KafkaConsumer(
+            bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, isolation_level=isolation
+        ) as consumer,
+    ):
+        consumer.assign([tp])
+        consumer.seek_to_beginning()
+        while True:
+            polled = consumer.poll(timeout_ms=1500)
+            found += [record for of_one in polled.values() for record in of_one]
+            # who was killed may have left a transaction open, and what comes behind it shows only once it timed out
+            if not polled and consumer.position(tp) >= dirty.end_offsets([tp])[tp]:
+                return found
+            assert time.monotonic() < deadline, f"{topic}: a transaction is still open"
 
 
 def alerts(bootstrap: str, topic: str) -> dict[tuple[str, int], Alert]:
     """What was published, by identity and revision, each of them once."""
-    told: dict[tuple[str, int], Alert] = {}
-    for alert in map(decode_alert, messages(bootstrap, topic)):
-        assert (alert.alert_id, alert.revision) not in told, "said twice"
-        told[alert.alert_id, alert.revision] = plain(alert)
-    return told
+    return Played([decode_alert(message) for message in messages(bootstrap, topic)], []).said
 
 
 def wait_for(what: str, seconds: float, holds: Callable[[], object]) -> None:

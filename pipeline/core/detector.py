@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core import alerting, quality, scaling, stamps
+from pipeline.core.admission import Admission
 from pipeline.core.alerts import Alert, Kind, Resolution, State
-from pipeline.core.engine import FIRST_TRUST, SETTLING, Engine, Step, Steps
-from pipeline.core.episodes import NO_GROUP
+from pipeline.core.engine import SETTLING, Engine, Step, Steps
 from pipeline.core.events import Event, Outcome, Retire, Rules, Swap, Tick
-from pipeline.core.model import Array, Model
-from pipeline.core.readings import BoolArray, FloatArray, ReadingBatch, Reason, Rejected
+from pipeline.core.model import Model
+from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch, Reason, Rejected
 from pipeline.core.reporting import Reporter
+from pipeline.core.rounds import Rows, rounds
 from pipeline.core.scoring import Weights
-from pipeline.core.table import NEVER, UNFITTED, UNSEEN, Arrays, Clock, Count, Lane, Level, SensorTable, Tally, layout
-
-Rows = npt.NDArray[np.intp]
+from pipeline.core.silence import Silences
+from pipeline.core.table import NEVER, UNFITTED, Arrays, Clock, Count, Level, SensorTable, layout
 
 
 class Detector:
@@ -42,6 +41,7 @@ class Detector:
         self.rules = rules or Rules()
         self._experiment = weights, forecaster
         self.table = SensorTable(layout(model))
+        self._covered: dict[int, Tick] = {}  # the newest of a partition that is silent itself
         self._serve(model)
 
     def step(self, batch: ReadingBatch) -> Outcome:
@@ -49,7 +49,7 @@ class Detector:
         out = Outcome.empty(len(batch), len(self.model.targets))
         rows, made = self.table.locate(batch.sensors, batch.partitions)
         for row in made:
-            self._admit(row)
+            self._admission.admit(row)
         told: list[tuple[int, Alert]] = []
         for at in rounds(rows):
             told += self._round(batch, rows[at], at, out)
@@ -60,8 +60,8 @@ class Detector:
         """Everything else that can change an alert, in its place in the stream."""
         out = Outcome.empty(0, len(self.model.targets))
         match event:
-            case Tick(partition, time):
-                out.alerts = self._silence(partition, time)
+            case Tick():
+                out.alerts = self._silence(event)
             case Swap(model):
                 self._swap(model)
             case Retire(sensor, time):
@@ -79,11 +79,20 @@ class Detector:
 
     def adopt(self, partition: int) -> None:
         """Go on under this model and these rules from rows that a snapshot brought from others, as after a swap."""
-        self._take_over(self.table.rows_of(partition))
+        self._admission.take_over(self.table.rows_of(partition))
 
     def drop(self, partition: int) -> None:
         """Let a partition go."""
         self.table.remove(self.table.rows_of(partition))
+        self._covered.pop(partition, None)
+
+    def silences(self, partition: int) -> Silences:
+        """Who has been silent for how long there."""
+        rows = np.flatnonzero(self.table.partition == partition)
+        rows = rows[self.table.arrays.clock[rows, Clock.LAST] != NEVER]
+        clock = self.table.arrays.clock[rows]
+        told = clock[:, Clock.GAP_FROM] != NEVER
+        return Silences(stamps.behind_partition(clock), clock[:, Clock.GAP_LIMIT], told, clock[:, Clock.OFFSET])
 
     def open_alerts(self) -> list[Alert]:
         """Every alert that is open now, as it would be told again."""
@@ -91,9 +100,13 @@ class Detector:
 
     def census(self) -> dict[str, int]:
         """Sensors by what they are doing; each is counted once."""
-        rows = self.table.rows_of()
+        rows = np.flatnonzero(self.table.partition >= 0)
         count, clock = self.table.arrays.count[rows], self.table.arrays.clock[rows]
         silent = clock[:, Clock.GAP_FROM] != NEVER
+        for partition, tick in self._covered.items():
+            silent |= (self.table.partition[rows] == partition) & (
+                tick.time - clock[:, Clock.LAST] > clock[:, Clock.GAP_LIMIT]
+            )
         warming = ~silent & (count[:, Count.FITTED] == UNFITTED)
         alert = ~silent & ~warming & (count[:, Count.STATE] == alerting.OPEN)
         scoring = ~silent & ~warming & ~alert
@@ -125,7 +138,7 @@ class Detector:
         present = np.isfinite(values) & usable[:, None]
         out.count("unusable", int((~present.any(axis=1)).sum()))
         fitted = arrays.count[rows, Count.FITTED] != UNFITTED
-        self._warm(rows[~fitted], values[~fitted], present[~fitted])
+        self._admission.warm(rows[~fitted], values[~fitted], present[~fitted])
         out.count("warming", int((~fitted).sum()))
         out.scores[at[~fitted]] = 0.0
         rows, at, values, present = rows[fitted], at[fitted], values[fitted], present[fitted]
@@ -168,7 +181,7 @@ class Detector:
         gap = (last != NEVER) & (times - last - np.where(caught_up, set_back, 0) > clock[rows, Clock.GAP_LIMIT])
         silent = clock[rows, Clock.GAP_FROM] != NEVER  # a tick told of it, and may have been ahead of this reading
         told: list[tuple[int, Alert]] = []
-        for i in np.flatnonzero(gap | silent).tolist():
+        for i in np.flatnonzero(silent | (gap & ~self._is_covered(batch.partitions[at], last + set_back))).tolist():
             row, position = int(rows[i]), int(at[i])
             if clock[row, Clock.GAP_FROM] == NEVER:
                 told.append((position, self._reporter.gap(row, int(times[i]))))
@@ -253,7 +266,7 @@ class Detector:
                     told.append((int(at[sensor[i]]), alert))
         return told
 
-    # -- sensors that come, warm up, fall silent
+    # -- what serves, who falls silent, who is gone
 
     def _serve(self, model: Model) -> None:
         self.model = model
@@ -261,96 +274,32 @@ class Detector:
         self.budget = self.rules.budget.per_reading(model.interval, fleet)  # false alerts allowed a reading
         self.threshold = self.rules.budget.threshold(model.interval, fleet)  # the score at which it is spent
         self._engine = Engine(model, *self._experiment)
+        self._admission = Admission(model, self.table, self.rules, self._engine)
         self._reporter = Reporter(model, self.table, self.rules, self.threshold)
 
-    def _admit(self, row: int) -> bool:
-        """Give a row what the bundle knows of its sensor, or else of the group; True where it knows the sensor."""
-        arrays, sensor = self.table.arrays, self.table.names[row]
-        assert sensor is not None
-        names = self.model.sensors.names
-        i = bisect.bisect_left(names, sensor)
-        known = i < len(names) and names[i] == sensor
-        source = {k: v[i] for k, v in self.model.sensors.arrays.items()} if known else self.model.prior
-        for name, values in source.items():
-            field = self.table.fields[name]
-            if field.learned < 0:
-                arrays[name][row] = values
-            else:
-                arrays[name][row, ..., : field.learned] = values
-        if not known and "level" not in source:
-            arrays.level[row, : Level.OWN_BLOCKS + 1] = NO_GROUP
-        clock = arrays.clock[row]
-        clock[Clock.LAST] = clock[Clock.GAP_FROM] = clock[Clock.ASTRAY] = clock[Clock.ASTRAY_FROM] = NEVER
-        clock[[Clock.OFFSET, Clock.ASTRAY_OFFSET]] = -1
-        clock[Clock.UPDATED] = NEVER // 2
-        clock[Clock.GAP_LIMIT] = clock[Clock.GAP_LIMIT] or quality.gap_limit(np.empty(0, np.int64), self.model.interval)
-        for target, channel in enumerate(self.model.targets):
-            bound = self._bound(sensor, channel)
-            arrays.bounds[row, target] = bound
-        return known
-
-    def _bound(self, sensor: str, channel: str) -> tuple[float, float]:
-        bound = self.rules.bound(sensor, channel)
-        return (-np.inf, np.inf) if bound is None else (bound.low, bound.high)
-
-    def _warm(self, rows: Rows, values: FloatArray, present: BoolArray) -> None:
-        """Fill the windows of sensors without a scale; a full window gives them one."""
-        whole = present.any(axis=1)
-        rows, values, present = rows[whole], values[whole], present[whole]
-        if len(rows) == 0:
-            return
-        arrays, window = self.table.arrays, self._engine.window
-        scales = arrays.scale[rows]
-        first, within = present & (scales[..., 1] == 0), scaling.bounded(values)
-        scales = np.where(first[..., None], np.stack([within, np.ones_like(within)], -1), scales)
-        arrays.scale[rows] = scales
-        seen = arrays.count[rows, Count.SEEN]
-        previous = np.where((seen > 0)[:, None], arrays.window[rows, (seen - 1) % window], np.float32(0))
-        offset = (np.where(present, within, 0) - scales[..., 0]).astype(np.float32)
-        arrays.window[rows, seen % window] = np.where(present, offset, previous)
-        arrays.raw[rows] = np.where(present, values, arrays.raw[rows])
-        arrays.count[rows, Count.SEEN] += 1
-        full = rows[seen + 1 >= window]
-        if len(full):
-            self._fit(full)
-
-    def _fit(self, rows: Rows) -> None:
-        """Scale, range and repeats from a full window, which is then read again as if it had just arrived."""
-        arrays = self.table.arrays
-        raw = scaling.unscaled(arrays.window[rows], np.maximum(arrays.scale[rows], [-np.inf, 1.0])[:, None])
-        for row, values in zip(rows.tolist(), raw, strict=True):
-            arrays.scale[row] = scaling.location_and_scale(scaling.statistics(values))
-            arrays.tally[row, :, Tally.STUCK_LIMIT] = quality.stuck_limits(values)[self._engine.targets]
-        x = scaling.scaled(raw, arrays.scale[rows][:, None])
-        arrays.lane[rows, :, Lane.LOW] = x[:, :, self._engine.targets].min(axis=1)
-        arrays.lane[rows, :, Lane.HIGH] = x[:, :, self._engine.targets].max(axis=1)
-        arrays.count[rows, Count.FITTED] = UNSEEN
-        self._prime(rows, x, np.full(len(rows), x.shape[1]), learn_from=x.shape[1] // 2)
-
-    def _prime(self, rows: Rows, x: Array, lengths: npt.NDArray[np.int64], learn_from: int) -> None:
-        """Read the last `lengths` rows of windows x (n, window, channels) again, from a cleared forecast and state."""
-        arrays, window = self.table.arrays, x.shape[1]
-        for name in ("carried", "forecast", "window"):
-            arrays[name][rows] = 0
-        arrays.count[rows, Count.SEEN] = 0
-        arrays.count[rows, Count.SINCE] = 0
-        arrays.lane[rows, :, Lane.MEAN :] = 0
-        arrays.lane[rows, :, Lane.MOVED :] = FIRST_TRUST
-        for t in range(window):
-            live = np.flatnonzero(t >= window - lengths)
-            if len(live):
-                present = np.ones((len(live), x.shape[2]), np.bool_)
-                learns = np.full(len(live), t >= learn_from)
-                self._engine.advance(arrays, rows[live], x[live, t], present, learns)
-
-    def _silence(self, partition: int, time: int) -> list[Alert]:
+    def _silence(self, tick: Tick) -> list[Alert]:
         """Tell of the sensors of a partition that have been silent for longer than is usual for them."""
-        rows = self.table.rows_of(partition)
+        self._covered.pop(tick.partition, None)
+        if tick.covered is not None:
+            self._covered[tick.partition] = tick
         clock = self.table.arrays.clock
-        late = time - stamps.behind_partition(clock[rows]) > clock[rows, Clock.GAP_LIMIT]
-        silent = rows[late & (clock[rows, Clock.LAST] != NEVER) & (clock[rows, Clock.GAP_FROM] == NEVER)]
-        clock[silent, Clock.GAP_FROM] = clock[silent, Clock.LAST]
-        return [self._reporter.gap(int(row), time) for row in silent]
+        rows = np.flatnonzero(self.table.partition == tick.partition)
+        rows = rows[(clock[rows, Clock.LAST] != NEVER) & (clock[rows, Clock.GAP_FROM] == NEVER)]
+        last, limit = stamps.behind_partition(clock[rows]), clock[rows, Clock.GAP_LIMIT]
+        silent = tick.time - last > limit
+        if tick.covered is not None:
+            silent &= (last + limit < tick.covered.since) | (last > tick.covered.until)
+        rows = self.table.by_name(rows[silent])
+        clock[rows, Clock.GAP_FROM] = clock[rows, Clock.LAST]
+        return [self._reporter.gap(int(row), tick.time) for row in rows]
+
+    def _is_covered(self, partitions: IntArray, last: IntArray) -> BoolArray:
+        """Whether a silence since `last` (µs) is part of one of its partition, (n,)."""
+        covered = np.zeros(len(partitions), np.bool_)
+        for partition, tick in self._covered.items():
+            if tick.covered is not None:
+                covered |= (partitions == partition) & (last <= tick.covered.until)
+        return covered
 
     def _retire(self, rows: Rows, time: int) -> list[Alert]:
         """Resolve what is open, and forget the sensor."""
@@ -370,55 +319,4 @@ class Detector:
                 f"{old.ref.version}; stop the service and start it with the new version"
             )
         self._serve(model)
-        self._take_over(self.table.rows_of())
-
-    def _take_over(self, rows: Rows) -> None:
-        """Give rows what the present model and rules know of them; episodes and clocks go on."""
-        arrays, window = self.table.arrays, self._engine.window
-        seen = arrays.count[rows, Count.SEEN].astype(np.int64)
-        order = (seen[:, None] + np.arange(window)) % window  # oldest first
-        raw = scaling.unscaled(arrays.window[rows[:, None], order], arrays.scale[rows][:, None])
-        arrays.pending[rows] = 0  # errors of the old network
-        for row in rows.tolist():
-            before = {name: arrays[name][row].copy() for name in ("clock", "count", "lane", "tally")}
-            known = self._admit(row)
-            arrays.clock[row, 2:] = before["clock"][2:]
-            # what this sensor has not sent yet is news, even if the model has been trained on it since
-            learn_from = arrays.clock[row, Clock.LEARN_FROM]
-            arrays.clock[row, Clock.LEARN_FROM] = min(learn_from, before["clock"][Clock.LAST] + 1)
-            if (
-                not known and before["count"][Count.FITTED] != UNFITTED
-            ):  # its own readings still say what is usual for it
-                arrays.count[row, Count.FITTED] = UNSEEN
-                arrays.clock[row, Clock.GAP_LIMIT] = before["clock"][Clock.GAP_LIMIT]
-                arrays.count[row, Count.NETWORK] = 0
-                arrays.lane[row, :, Lane.LOW : Lane.HIGH + 1] = before["lane"][:, Lane.LOW : Lane.HIGH + 1]
-                arrays.tally[row, :, Tally.STUCK_LIMIT] = before["tally"][:, Tally.STUCK_LIMIT]
-        fitted = np.flatnonzero(arrays.count[rows, Count.FITTED] != UNFITTED)
-        x = scaling.scaled(raw[fitted], arrays.scale[rows[fitted]][:, None])
-        self._prime(rows[fitted], x, np.minimum(seen[fitted], window), learn_from=window)
-
-
-def rounds(rows: Rows) -> Iterator[Rows]:
-    """Positions in stream order, cut so that each cut holds a row at most once and a row's positions stay in order."""
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
-    starts = (
-        np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(rows) else np.empty(0, np.intp)
-    )
-    lengths = np.diff(np.concatenate([starts, [len(rows)]]))
-    if len(rows) and lengths.max() == 1:
-        yield np.arange(len(rows))
-        return
-    occurrence = np.empty(len(rows), np.intp)
-    occurrence[order] = np.arange(len(rows)) - np.repeat(starts, lengths)
-    by_round = np.argsort(occurrence, kind="stable")
-    for start, stop in zip(*_edges(occurrence[by_round]), strict=True):
-        yield by_round[start:stop]
-
-
-def _edges(ordered: Rows) -> tuple[list[int], list[int]]:
-    if len(ordered) == 0:
-        return [], []
-    cuts = (np.flatnonzero(np.diff(ordered)) + 1).tolist()
-    return [0, *cuts], [*cuts, len(ordered)]
+        self._admission.take_over(self.table.rows_of())

@@ -11,8 +11,9 @@ import numpy as np
 
 from pipeline.codecs.json import decode_alert
 from pipeline.core.alerts import Alert, State
+from pipeline.testing import plain
 from tests.chaos.members import Course, Killed
-from tests.service import plain, records
+from tests.service import records
 
 EXAMPLES = 5  # of each kind of difference
 
