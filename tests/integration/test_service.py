@@ -110,6 +110,30 @@ def test_members_that_come_and_are_killed_change_no_alert(
     seen("3 members, one killed, one stopped; alerts same")
 
 
+@pytest.mark.kafka_only
+def test_partitions_that_a_member_was_giving_up_when_it_was_killed_are_read_on(
+    broker: Broker, names: dict[str, str], services: NewService
+) -> None:
+    """It comes back under its name without a rebalance: to what it had kept, and what it gave up would be nobody's."""
+    session = {"KAFKA__SESSION_TIMEOUT_SECONDS": "10"}
+    stays, comes = (
+        services(broker.bootstrap, names, group="handover", settings=session | {"KAFKA__INSTANCE_ID": name})
+        for name in ("stays", "comes")
+    )
+    readings = stream(waves(6, 200), partitions=PARTITIONS)
+    stays.start("mid-checkpoint:SIGUSR1")
+    stays.wait_until_ready()
+    ends = produce(broker.bootstrap, names["readings"], readings.take(slice(600)))
+    stays.wait_until_committed(ends)
+    assert stays.process is not None
+    stays.process.send_signal(signal.SIGUSR1)
+    comes.start()  # and asks for a part
+    stays.wait_until_killed()
+    stays.start()
+    more = produce(broker.bootstrap, names["readings"], readings.take(slice(600, None)))
+    stays.wait_until_committed({partition: ends[partition] + more[partition] for partition in ends})
+
+
 @pytest.mark.fault(
     "nonsense in the topic",
     expected="dead letters = injected, each with its reason and place; good readings all scored",

@@ -377,6 +377,28 @@ def test_silence_is_noticed_at_the_end_of_the_partition_and_only_while_the_broke
     assert again.open_alerts()[0].alert_id == gap.alert_id
 
 
+def test_a_gap_that_only_a_tick_had_noticed_is_not_told_again_by_the_reading_that_ends_it(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+
+    def send(row: int) -> None:
+        time = START + row * INTERVAL
+        broker.produce(JSON.encode(Reading("s0", time, {"c0": 1.0})), timestamp=time)
+
+    for row in range(3):
+        send(row)
+    service = Service(broker, tmp_path)
+    runner = service.start()
+    drained(runner, broker)
+    for seconds in (2.0, 30 * INTERVAL / SECOND):
+        service.time.now += seconds
+        runner.turn()
+    assert [(a.kind, a.state) for a in broker.alerts] == [(Kind.GAP, State.FIRING)]
+    send(40)
+    again = service.start()  # the other was killed; this one polls what it replays and what is new at once
+    drained(again, broker)
+    assert [(a.kind, a.state) for a in broker.alerts] == [(Kind.GAP, State.FIRING), (Kind.GAP, State.RESOLVED)]
+
+
 def test_a_full_disk_costs_a_checkpoint_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broker = MemoryBroker()
     fill(broker)
