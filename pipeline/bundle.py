@@ -123,6 +123,14 @@ def load_all(root: Path) -> dict[str, Model]:
     return models
 
 
+def load_by_hash(root: Path, group: str, sha256: str) -> Model | None:
+    """The version of a group whose manifest has this hash, whether it serves or not; None where there is none."""
+    for path in sorted(root.glob(f"{group}/*/{MANIFEST}")):
+        if hashlib.sha256(_read(path)).hexdigest() == sha256:
+            return load(path.parent)
+    return None
+
+
 def load(folder: Path) -> Model:
     """Read and verify one version; BundleError says what is wrong with it."""
     manifest, digest = read_manifest(folder)

@@ -23,7 +23,7 @@ UNFINISHED = ".new"
 
 
 class FolderCheckpoints:
-    """Keeps the two newest checkpoints of each partition below one folder, and the first of each of the last days."""
+    """Keeps the two newest checkpoints of each partition below one folder, and those that spans are replayed from."""
 
     def __init__(self, folder: Path, keep_days: int = 0, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._keep_days, self._clock = folder, keep_days, clock
@@ -59,13 +59,14 @@ class FolderCheckpoints:
             if int(place.name.partition("-")[0]) <= at_most:
                 yield f"{topic}/{partition}/{place.name}"
 
+    def about(self, name: str) -> Checkpoint:
+        """Its manifest alone."""
+        place, manifest = self._manifest(name)
+        return checkpoint_format.restored(manifest, {}, str(place))
+
     def load(self, name: str) -> Checkpoint:
         """Read and verify; CheckpointError says what is wrong with it."""
-        topic, partition, own = name.split("/")
-        place = self._folder / topic / f"{int(partition):05d}" / own
-        manifest = checkpoint_format.read_manifest(_read(place / MANIFEST), str(place / MANIFEST))
-        if (manifest.topic, manifest.partition) != (topic, int(partition)):
-            raise CheckpointError(f"{place}: belongs to {manifest.topic}, partition {manifest.partition}")
+        place, manifest = self._manifest(name)
         contents = {}
         for file, (sha256, *_) in manifest.sha256.items():
             contents[file] = _read(place / file)
@@ -74,6 +75,14 @@ class FolderCheckpoints:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+    def _manifest(self, name: str) -> tuple[Path, checkpoint_format.Manifest]:
+        topic, partition, own = name.split("/")
+        place = self._folder / topic / f"{int(partition):05d}" / own
+        manifest = checkpoint_format.read_manifest(_read(place / MANIFEST), str(place / MANIFEST))
+        if (manifest.topic, manifest.partition) != (topic, int(partition)):
+            raise CheckpointError(f"{place}: belongs to {manifest.topic}, partition {manifest.partition}")
+        return place, manifest
 
     def _finished(self, place: Path) -> list[Path]:
         """Oldest first."""
@@ -86,18 +95,31 @@ class FolderCheckpoints:
         finished = self._finished(place)
         at = next(i for i, p in enumerate(finished) if p.name == newest)
         older = finished[: max(at + 1 - KEPT, 0)]
-        of_days = self._first_of_days(older)
+        to_replay_from = self._to_replay_from(older)
         for old in (*older, *finished[at + 1 :], *place.glob(f"*{UNFINISHED}")):
-            if old not in of_days:
+            if old not in to_replay_from:
                 shutil.rmtree(old, ignore_errors=True)  # tried again after the next checkpoint
 
-    def _first_of_days(self, older: Sequence[Path]) -> set[Path]:
-        """The first of each of the last days (UTC), for whoever replays a span from it."""
+    def _to_replay_from(self, older: Sequence[Path]) -> set[Path]:
+        """Of the last days (UTC), the first of each, and the first after a change of models, settings or partitions."""
         today = round(self._clock() * 1000) // DAY_MS
-        days: dict[int, Path] = {}
+        wanted, days, before = set(), set(), None
         for path in older:
-            days.setdefault(int(path.name.partition("-")[2]) // DAY_MS, path)
-        return {path for day, path in days.items() if day > today - self._keep_days}
+            day, under = int(path.name.partition("-")[2]) // DAY_MS, _under(path)
+            if day > today - self._keep_days and (day not in days or under != before):
+                wanted.add(path)
+            days.add(day)
+            before = under
+        return wanted
+
+
+def _under(path: Path) -> object:
+    """What served when it was taken; None where it does not say."""
+    try:
+        manifest = checkpoint_format.read_manifest(_read(path / MANIFEST), str(path))
+    except CheckpointError:
+        return None
+    return manifest.models, manifest.settings, manifest.partitions
 
 
 def _read(path: Path) -> bytes:

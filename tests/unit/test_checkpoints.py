@@ -112,6 +112,6 @@ def test_damage_anywhere_is_refused_with_the_place(
 def test_another_format_is_refused(tmp_path: Path, store: FolderCheckpoints, state: Checkpoint) -> None:
     name = store.save(state)
     (manifest,) = tmp_path.rglob("manifest.json")
-    manifest.write_bytes(manifest.read_bytes().replace(b'"format":2', b'"format":3'))
-    with pytest.raises(CheckpointError, match="format 3, this build reads 2"):
+    manifest.write_bytes(manifest.read_bytes().replace(b'"format":3', b'"format":4'))
+    with pytest.raises(CheckpointError, match="format 4, this build reads 3"):
         store.load(name)

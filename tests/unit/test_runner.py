@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from pipeline.core.detector import Detector
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, Reading, Reason
 from pipeline.groups import Groups
-from pipeline.ports import Checkpoint, PartitionsChangedError
+from pipeline.ports import Checkpoint, Moment, PartitionsChangedError
 from pipeline.progress import Clock, Pace
 from pipeline.recovery import Recovery
 from pipeline.routing import Group, Router
@@ -387,7 +387,7 @@ def test_silence_is_noticed_at_the_end_of_the_partition_and_only_while_the_broke
     runner.turn()
     (gap,) = broker.alerts
     assert (gap.kind, gap.state, gap.start, gap.mode) == (Kind.GAP, State.FIRING, START + 2 * INTERVAL, "live")
-    assert broker.committed[0].tick == gap.last, "the tick travels with the commit"
+    assert broker.committed[0].ticks == (Moment(3, gap.last),), "the tick travels with the commit"
     runner.drain(0)
     broker.alerts.clear()
     again = service.start()
@@ -477,3 +477,64 @@ def test_a_silent_sensor_is_told_of_while_others_keep_the_partition_from_ever_be
         runner.turn()
     assert runner.partitions[0].position < broker.end(0)
     assert [a.sensor for a in broker.alerts if a.kind is Kind.GAP and a.state is State.FIRING] == ["mute"]
+
+
+SILENT = {
+    3: range(4),
+    8: (8, 9),
+    12: range(5),
+    16: range(1),
+    30: range(0),
+    40: range(9),
+    47: range(9, 10),
+    49: range(0),
+}
+
+
+def outages(
+    folder: Path, killed_at: int = -1, checkpoint_seconds: float = 1e9
+) -> dict[tuple[str, int], tuple[Kind, State, int]]:
+    """Ten sensors that fall silent together and alone, each minute read to its end; what was published."""
+    broker = MemoryBroker()
+    silent: Sequence[int] = ()
+    service = Service(broker, folder, pace=paced(checkpoint_seconds=checkpoint_seconds))
+    runner = service.start()
+    for minute in range(60):
+        silent = SILENT.get(minute, silent)
+        for i in sorted(set(range(10)) - set(silent)):
+            reading = Reading(f"s{i}", START + minute * INTERVAL, {"c0": 20.0})
+            broker.produce(JSON.encode(reading), timestamp=reading.time)
+        if minute == killed_at:
+            runner = service.start()
+            drained(runner, broker)
+        service.time.now += 2
+        for _ in range(3):
+            runner.turn()
+    assert runner.open_alerts() == []
+    return {key: (a.kind, a.state, a.start) for key, a in told(broker).items()}
+
+
+def test_what_only_ticks_had_noticed_is_the_same_after_a_kill_at_any_minute(tmp_path: Path) -> None:
+    whole = outages(tmp_path / "whole")
+    assert {kind for kind, _, _ in whole.values()} == {Kind.GAP, Kind.INPUT_SILENT}
+    assert len(whole) >= 8
+    for minute in (10, 17, 23, 35, 46, 48):
+        assert outages(tmp_path / f"{minute}", minute, checkpoint_seconds=9.0 if minute % 2 else 1e9) == whole, minute
+
+
+def test_a_checkpoint_is_due_when_a_commit_has_half_the_ticks_to_remember_that_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.runner.MOST_TICKS", most := 8)
+    broker = MemoryBroker()
+    service = Service(broker, tmp_path)
+    runner = service.start()
+    for minute in range(5 * most):
+        reading = Reading(f"s{minute}", START + minute * INTERVAL, {"c0": 20.0})  # each is heard of once
+        broker.produce(JSON.encode(reading), timestamp=reading.time)
+        service.time.now += 2
+        for _ in range(2):
+            runner.turn()
+    assert len(broker.committed[0].ticks) == most
+    ticks = [service.store.load(name).position.ticks for name in service.store.names("sensor.readings", 0, 10**9)]
+    assert set(broker.committed[0].ticks[: most // 2]) <= set(ticks[0])
