@@ -13,8 +13,9 @@ import numpy.typing as npt
 from pipeline.core import alerting, quality, scaling, stamps
 from pipeline.core.admission import Admission
 from pipeline.core.alerts import Alert, Kind, Resolution, State
-from pipeline.core.engine import SETTLING, Engine, Step, Steps
+from pipeline.core.engine import SETTLING, Engine, Step
 from pipeline.core.events import Event, Outcome, Retire, Rules, Swap, Tick
+from pipeline.core.lstm import Steps
 from pipeline.core.model import Model
 from pipeline.core.places import NOWHERE, Places
 from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch, Reason, Rejected
