@@ -54,6 +54,7 @@ def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
             budget=Budget.parse(detection.budget),
             max_future=round(detection.max_future_seconds * SECOND),
             bounds=bounds(sensors, model.channels),
+            most_sensors=detection.max_sensors_per_partition,
         )
         for name, model in models.items()
     }

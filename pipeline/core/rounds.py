@@ -3,11 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch
+
 Rows = npt.NDArray[np.intp]
+
+
+class Round(NamedTuple):
+    """At most one reading of each sensor, as columns (n,): where its state and its outcome stand, and what it says."""
+
+    rows: Rows  # of the table
+    at: Rows  # positions in the batch
+    partitions: IntArray
+    offsets: IntArray
+    times: IntArray  # µs UTC
+    received: IntArray  # µs UTC, 0 where event time is not bounded
+    usable: BoolArray
+    values: FloatArray  # (n, channels)
+
+    @classmethod
+    def of(cls, batch: ReadingBatch, rows: Rows, at: Rows) -> Round:
+        """The readings at positions `at`, whose sensors' rows of the table are `rows`."""
+        return cls(
+            rows, at, batch.partitions[at], batch.offsets[at], batch.times[at], batch.received[at], batch.usable[at],
+            batch.values[at],
+        )  # fmt: skip
+
+    def only(self, chosen: BoolArray) -> Round:
+        """Those of them where `chosen`."""
+        if chosen.all():
+            return self
+        return Round(
+            self.rows[chosen], self.at[chosen], self.partitions[chosen], self.offsets[chosen], self.times[chosen],
+            self.received[chosen], self.usable[chosen], self.values[chosen],
+        )  # fmt: skip
 
 
 def rounds(rows: Rows) -> Iterator[Rows]:
