@@ -80,7 +80,7 @@ class KafkaSource(GroupMember):
                 raise
             log.info("poll cut short", why=str(error.__cause__ or error))
             return []
-        return [record for tp, found in polled.items() for record in _records(tp, found)]
+        return [record for tp, found in polled.items() for record in records(tp, found)]
 
     def _flow(self, partition: int, offset: int) -> None:
         self.consumer.seek(self._tp(partition), offset)
@@ -137,7 +137,7 @@ def _answered() -> Iterator[None]:
         raise KafkaAwayError(str(error)) from error
 
 
-def _records(tp: TopicPartition, found: Sequence[Any]) -> Iterator[Record]:
+def records(tp: TopicPartition, found: Sequence[Any]) -> Iterator[Record]:
     """What was found in a partition; a column at a time, for this is done for every message there is."""
     return map(
         Record._make,

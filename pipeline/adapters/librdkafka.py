@@ -12,7 +12,8 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
 from operator import itemgetter
@@ -23,11 +24,14 @@ import structlog
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from pipeline.adapters.kafka_commits import ANSWER_SECONDS, Committed, InDoubtError
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
@@ -36,10 +40,14 @@ from pipeline.adapters.librdkafka_connection import cause, configuration, transl
 from pipeline.core.readings import Record
 from pipeline.settings_schema import KafkaSettings
 
+EARLIEST, LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
 STATISTICS_SECONDS = 1.0
 SEEK_AGAIN_SECONDS = 0.02  # a partition that was just assigned is not ready yet
-QUEUED_KILOBYTES = 64 * 1024  # of messages that wait in memory for the loop, in each partition at most
-FULL_QUEUE_MS = 20  # until more is fetched; by default 1000, in which the loop would run dry
+FETCHING: dict[str, object] = {
+    "max.partition.fetch.bytes": FETCH_BYTES,
+    "queued.max.messages.kbytes": 64 * 1024,  # that wait in memory for the loop
+    "fetch.queue.backoff.ms": 20,  # until more is fetched, where they do; by default 1000: the loop would run dry
+}
 GENERATION = b"CGMDv2:"  # how the library writes a member's metadata; 4 bytes of generation follow
 
 Answer = TypeVar("Answer")
@@ -82,9 +90,11 @@ class LibrdkafkaSource(GroupMember):
         self._silence = math.inf  # s
         self._asked: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        reaching = configuration(settings)
+        self._admin = AdminClient(reaching)
         self._consumer = Consumer(
             {
-                **configuration(settings),
+                **reaching,
                 "client.id": client_id,
                 "group.id": settings.group_id,
                 # a restart within the session timeout moves no partition
@@ -98,9 +108,7 @@ class LibrdkafkaSource(GroupMember):
                 "session.timeout.ms": round(settings.session_timeout_seconds * 1000),
                 "heartbeat.interval.ms": round(settings.heartbeat_seconds * 1000),
                 "topic.metadata.refresh.interval.ms": round(METADATA_SECONDS * 1000),
-                "max.partition.fetch.bytes": FETCH_BYTES,
-                "queued.max.messages.kbytes": QUEUED_KILOBYTES,
-                "fetch.queue.backoff.ms": FULL_QUEUE_MS,
+                **FETCHING,
                 "enable.partition.eof": True,  # tells positions behind what no reader sees
                 "statistics.interval.ms": round(STATISTICS_SECONDS * 1000),
                 "stats_cb": self._on_statistics,
@@ -131,7 +139,8 @@ class LibrdkafkaSource(GroupMember):
 
     def committed(self, partition: int) -> Committed | None:
         """What the group has committed."""
-        (found,) = self._answer(partial(self._consumer.committed, [self._tp(partition)], ANSWER_SECONDS))
+        with self._answers():
+            (found,) = self._ask(partial(self._consumer.committed, [self._tp(partition)], ANSWER_SECONDS))
         if found.error is not None:
             raise KafkaAwayError(found.error.str())
         return None if found.offset < 0 else Committed(found.offset, found.metadata or "")
@@ -187,27 +196,27 @@ class LibrdkafkaSource(GroupMember):
         self._ask(self._subscribe)
 
     def _partitions(self) -> set[int]:
-        found = self._answer(partial(self._consumer.list_topics, self._topic, ANSWER_SECONDS)).topics[self._topic]
-        return set(found.partitions)
+        with self._answers():
+            return set(self._admin.list_topics(self._topic, ANSWER_SECONDS).topics[self._topic].partitions)
 
     def _earliest(self, partition: int) -> int:
-        return self._watermarks(partition, ANSWER_SECONDS)[0]
+        return self._offsets([partition], EARLIEST, ANSWER_SECONDS)[partition]
 
     def _ends(self, partitions: Sequence[int], seconds: float) -> dict[int, int]:
-        return {partition: self._watermarks(partition, seconds)[1] for partition in partitions}
+        return self._offsets(partitions, LATEST, seconds)
 
     def _at_time(self, partition: int, milliseconds: int) -> int | None:
-        asked = [self._tp(partition, milliseconds)]
-        (found,) = self._answer(partial(self._consumer.offsets_for_times, asked, ANSWER_SECONDS))
-        if found.error is not None:
-            raise KafkaAwayError(found.error.str())
-        return None if found.offset < 0 else found.offset
+        offset = self._offsets([partition], OffsetSpec.for_timestamp(milliseconds), ANSWER_SECONDS)[partition]
+        return None if offset < 0 else offset
 
-    def _watermarks(self, partition: int, seconds: float) -> tuple[int, int]:
-        found = self._answer(partial(self._consumer.get_watermark_offsets, self._tp(partition), seconds))
-        if found is None:
-            raise KafkaAwayError(f"{self._topic}, partition {partition}: no answer within {seconds:.0f} s")
-        return found
+    def _offsets(self, partitions: Sequence[int], which: OffsetSpec, seconds: float) -> dict[int, int]:
+        """Asked on a connection of their own: on the consumer's, they would wait behind what it fetches."""
+        asked = {self._tp(partition): which for partition in partitions}
+        with self._answers():
+            told = self._admin.list_offsets(
+                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=seconds
+            )
+            return {tp.partition: answer.result(seconds + 1).offset for tp, answer in told.items()}
 
     def _ask(self, what: Callable[[], Answer]) -> Answer:
         """Have the thread do it; what it raises is raised here."""
@@ -218,10 +227,13 @@ class LibrdkafkaSource(GroupMember):
         found: Answer = answer
         return found
 
-    def _answer(self, question: Callable[[], Answer]) -> Answer:
+    @contextmanager
+    def _answers(self) -> Iterator[None]:
         """Of a broker; KafkaAwayError where it gives none."""
         try:
-            return self._ask(question)
+            yield
+        except TimeoutError as error:
+            raise KafkaAwayError("no answer in time") from error
         except KafkaException as error:
             why = translated(self._settings, cause(error))
             raise (KafkaAwayError(str(why)) if isinstance(why, InDoubtError) else why) from error
@@ -231,31 +243,14 @@ class LibrdkafkaSource(GroupMember):
 
     # -- what came
 
-    def _records(self, messages: list[Message]) -> Sequence[Record]:
-        """Those of partitions that are ours; a column at a time, for this is done for every message there is."""
-        partitions: list[int] = list(map(Message.partition, messages))  # type: ignore[arg-type]  # never None here,
-        offsets: list[int] = list(map(Message.offset, messages))  # type: ignore[arg-type]  # where nothing failed
-        last = dict(zip(partitions, offsets, strict=True))
+    def _records(self, messages: list[Message]) -> list[Record]:
+        """Those of partitions that are ours."""
+        found = records(self._topic, messages)
+        last = {record.partition: record.offset for record in found}
         if not last.keys() <= (ours := self._ours()):  # they went while these were on their way
-            return self._records([m for m, p in zip(messages, partitions, strict=True) if p in ours])
+            return self._records([m for m in messages if m.partition() in ours])
         self._next |= {partition: offset + 1 for partition, offset in last.items()}
-        stamps = map(itemgetter(1), map(Message.timestamp, messages))
-        headers = map(Message.headers, messages)
-        return list(
-            map(
-                Record._make,
-                zip(
-                    repeat(self._topic),
-                    partitions,
-                    offsets,
-                    [stamp * MILLISECOND if stamp > 0 else 0 for stamp in stamps],
-                    map(Message.key, messages),
-                    map(Message.value, messages),
-                    [tuple(found) if found else () for found in headers],
-                    strict=False,
-                ),
-            )
-        )
+        return found
 
     def _ours(self) -> set[int]:
         """Those that were started, without what the group has taken since the loop last looked."""
@@ -343,3 +338,19 @@ class LibrdkafkaSource(GroupMember):
 
 def _is_poll(what: Callable[[], Any]) -> bool:
     return isinstance(what, partial) and what.func.__name__ == LibrdkafkaSource._look.__name__
+
+
+def records(topic: str, messages: Sequence[Message]) -> list[Record]:
+    """Messages that are no errors; a column at a time, for this is done for every message there is."""
+    stamps = map(itemgetter(1), map(Message.timestamp, messages))
+    columns = zip(
+        repeat(topic),
+        map(Message.partition, messages),
+        map(Message.offset, messages),
+        [stamp * MILLISECOND if stamp > 0 else 0 for stamp in stamps],
+        map(Message.key, messages),
+        map(Message.value, messages),
+        [tuple(found) if found else () for found in map(Message.headers, messages)],
+        strict=False,
+    )
+    return list(map(Record._make, columns))

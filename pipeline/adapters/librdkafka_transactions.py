@@ -23,6 +23,7 @@ from pipeline.adapters.librdkafka_connection import FOR_GOOD, cause, configurati
 from pipeline.settings_schema import KafkaSettings
 
 LINGER_MS = 5
+BACKOFF_MS = 20  # the next transaction has to wait until the markers of the last are written; by default 100
 FLUSH_BYTES = 16 * 2**20  # of messages that wait in memory for the broker
 FULL_SECONDS = 0.1  # between two looks at a queue that is full
 LARGEST_BYTES = 2**20  # of a message, as brokers have it by default
@@ -42,6 +43,7 @@ class LibrdkafkaProducer:
                 "transaction.timeout.ms": round(purpose.seconds * 1000),
                 "partitioner": "murmur2_random",  # as the Java clients and kafka-python; its own default is another
                 "linger.ms": LINGER_MS,
+                "retry.backoff.ms": BACKOFF_MS,
                 "compression.type": purpose.compression or "none",
                 "message.max.bytes": LARGEST_BYTES,
             }
