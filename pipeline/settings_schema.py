@@ -50,6 +50,17 @@ def _budget(value: str) -> str:
     return value
 
 
+def _tag(value: str) -> str:
+    try:
+        groups = re.compile(value).groupindex.keys()
+    except re.error as error:
+        raise ValueError(f"{value!r:.80} is no regular expression: {error}") from None
+    if not groups >= {"sensor", "channel"}:
+        raise ValueError(f"{value!r:.80} has not both (?P<sensor>...) and (?P<channel>...)")
+    return value
+
+
+Tag = Annotated[str, AfterValidator(_tag)]
 Servers = Annotated[str, AfterValidator(_servers)]
 Start = Annotated[Literal["latest", "earliest"] | datetime, BeforeValidator(_start)]
 BudgetText = Annotated[str, AfterValidator(_budget)]
@@ -205,6 +216,17 @@ class ModelSettings(_Section):
         description="Sensors of a group by pattern, as in a shell; without one, a sensor's channels choose the group.",
         examples=[{"pumps": "plant1/pump-*"}],
     )
+    join: bool = Field(
+        default=False,
+        description="Whether readings that name a part of their group's channels are joined, one reading a sampling "
+        "interval.",
+    )
+    tag: Tag | None = Field(
+        default=None,
+        description="Names of sensors that are one channel of another: a regular expression with the groups `sensor` "
+        "and `channel`. Their readings are joined.",
+        examples=["(?P<sensor>.+)/(?P<channel>temperature|vibration)"],
+    )
 
 
 class DetectionSettings(_Section):
@@ -314,5 +336,6 @@ class Settings(BaseSettings):
     def fingerprint(self) -> str:
         """SHA-256 of the settings that can change an alert, `sensors.csv` apart."""
         detection = self.detection.model_dump(mode="json", exclude={"catchup_after_seconds"})  # that is only a label
-        deciding = {"detection": detection, "groups": self.model.groups}
+        deciding: dict[str, object] = {"detection": detection, "groups": self.model.groups}
+        deciding |= self.model.model_dump(include={"join", "tag"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
