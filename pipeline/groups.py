@@ -22,9 +22,9 @@ from pipeline.core.model import Model
 from pipeline.core.readings import ReadingBatch, Record, Rejected
 from pipeline.core.silence import InputWatch, Outage, Silences
 from pipeline.core.table import Arrays
+from pipeline.core.tags import Tags
 from pipeline.ports import Scored
 from pipeline.routing import Router
-from pipeline.tags import Tags
 
 log = structlog.get_logger(__name__)
 

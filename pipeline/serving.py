@@ -15,11 +15,11 @@ from pipeline.core.joining import Joiner
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND
 from pipeline.core.silence import InputWatch
+from pipeline.core.tags import Tags
 from pipeline.core.thresholds import Budget
 from pipeline.groups import Groups
 from pipeline.routing import Router, groups_of
 from pipeline.settings_schema import Settings
-from pipeline.tags import Tags
 
 
 @dataclass(frozen=True, slots=True)

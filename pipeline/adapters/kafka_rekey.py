@@ -21,7 +21,8 @@ from pipeline.codecs import JSON, decode_frames
 from pipeline.codecs.events import decode_event, is_event
 from pipeline.codecs.json import MAX_DEAD_BYTES, encode_dead_letter
 from pipeline.core.frames import offset_of
-from pipeline.core.readings import Reading, Record, Rejected
+from pipeline.core.readings import PLAIN, Reading, Record, Rejected
+from pipeline.core.tags import Tags
 from pipeline.ports import Polled, Position
 from pipeline.settings_schema import KafkaSettings
 
@@ -40,14 +41,22 @@ class Rekeyed:
 class Rekey:
     """One member of the group that rewrites the topic; several share its partitions. Used from one thread."""
 
-    def __init__(self, settings: KafkaSettings, origin: str, target: str, waiting: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        origin: str,
+        target: str,
+        waiting: Callable[[str], None],
+        tags: Tags | None = None,
+    ) -> None:
         """Connect; KafkaAwayError where no broker answers, KafkaSetupError where the cluster cannot be used so.
 
-        `waiting` is called with the reason about once a second of a wait.
+        `waiting` is called with the reason about once a second of a wait; of `tags`, the sensor is the key.
         """
         topics = settings.topics.model_copy(update={"readings": origin})
         own = {"topics": topics, "group_id": f"{settings.group_id}-rekey-{origin}-{target}", "start": "earliest"}
         settings = settings.model_copy(update=own)
+        self._tags = tags
         self._origin, self._target, self._dead = origin, target, settings.topics.dead_letter
         self._pause, self._commit_due = settings.commit_seconds, 0.0
         self._poll_seconds = min(settings.poll_wait_seconds, settings.commit_seconds)
@@ -169,17 +178,21 @@ class Rekey:
             sensors = set() if isinstance(event, Rejected) else {event.sensor}
             refused = [event] if isinstance(event, Rejected) else []
         else:
-            sensors = {reading.sensor for reading in readings}
+            sensors = set(map(self._sensor, readings))
         if len(sensors) == 1 and not refused:
             key = sensors.pop().encode()
             yield Message(self._target, key, record.value or b"", list(record.headers), timestamp=stamp)
         else:
             for reading in readings:
-                key = reading.sensor.encode()
+                key = self._sensor(reading).encode()
                 yield Message(self._target, key, JSON.encode(reading), JSON_HEADERS, timestamp=stamp)
         for rejected in refused:
             value, headers = encode_dead_letter(rejected)
             yield Message(self._dead, rejected.key and rejected.key[:MAX_DEAD_BYTES], value, headers)
+
+    def _sensor(self, reading: Reading) -> str:
+        place = self._tags.place(reading.sensor) if self._tags and tuple(reading.values) == (PLAIN,) else None
+        return place[0] if place else reading.sensor
 
     def _must_exist(self, topic: str) -> None:
         try:

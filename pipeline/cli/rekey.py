@@ -32,6 +32,7 @@ def rekey(
     """Write a topic of readings anew, keyed by sensor and hashed with murmur2, each message exactly once."""
     from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
     from pipeline.adapters.kafka_rekey import Rekey
+    from pipeline.core.tags import Tags
     from pipeline.telemetry import configure_logging
 
     if origin == target:
@@ -43,7 +44,8 @@ def rekey(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with sentences(KafkaAwayError, KafkaSetupError), err.status(f"{origin} to {target}") as status:
-        at_work = Rekey(settings.kafka, origin, target, lambda why: err.print(why, markup=False))
+        tags = Tags(settings.model.tag) if settings.model.tag else None
+        at_work = Rekey(settings.kafka, origin, target, lambda why: err.print(why, markup=False), tags)
         try:
             done = at_work.run(stopping.is_set, until_end=until_end, on_commit=_shown(status))
         finally:

@@ -14,6 +14,7 @@ from pipeline.core.names import coded
 
 SECOND = 1_000_000  # µs
 DAY = 86_400 * SECOND
+PLAIN = "value"  # the channel of a reading that names none
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from pipeline.adapters.memory import MemoryBroker
-from pipeline.codecs import JSON, decode
+from pipeline.codecs import JSON, decode, decode_frames
 from pipeline.codecs.events import encode_retirement
 from pipeline.core.alerts import Alert, Kind
 from pipeline.core.readings import Reading, ReadingBatch, Reason
-from tests.models import INTERVAL, model, stream, waves
+from pipeline.core.tags import Tags
+from pipeline.settings import SettingsError, load
+from tests.models import INTERVAL, START, model, stream, waves
 from tests.unit.test_batches import without_places
 from tests.unit.test_runner import Service, drained, paced, told
 
@@ -168,3 +170,30 @@ def test_state_from_before_joining_was_asked_for_is_taken_up(tmp_path: Path) -> 
     runner = second.start()
     runner.turn()
     assert all(progress.checkpoint for progress in runner.partitions.values())
+
+
+def test_tags_are_told_from_sensors_by_the_whole_name_and_only_where_no_channel_is_named() -> None:
+    broker = MemoryBroker()
+    for name, values in (
+        ("p/c1", {"value": 1.0}),
+        ("p/c1", {"c2": 2.0}),
+        ("p/x", {"value": 3.0}),
+        ("/c1", {"value": 4.0}),
+    ):
+        broker.produce(JSON.encode(Reading(name, START, values)))
+    frames = Tags("(?P<sensor>.*)/(?P<channel>c[0-9])").renamed(decode_frames(broker.records[0]).frames)
+    found = sorted(
+        (place, reading.sensor, dict(reading.values)) for frame in frames for place, reading in frame.readings()
+    )
+    assert [rest for _, *rest in found] == [
+        ["p", {"c1": 1.0}],
+        ["p/c1", {"c2": 2.0}],
+        ["p/x", {"value": 3.0}],
+        ["/c1", {"value": 4.0}],
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["(", "(?P<sensor>.+)", "temperature"])
+def test_a_tag_that_cannot_name_sensor_and_channel_is_refused_at_the_start(pattern: str) -> None:
+    with pytest.raises(SettingsError, match=r"model\.tag"):
+        load(None, {"KAFKA_BOOTSTRAP_SERVERS": "b:9092", "FORESHOCK_MODEL__TAG": pattern})

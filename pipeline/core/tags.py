@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.core.frames import Frame
 from pipeline.core.names import Names
-from pipeline.routing import PLAIN
+from pipeline.core.readings import PLAIN
 
 MAX_TAGS = 2**18  # remembered; a hostile sender can name tags without end
 
