@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipeline.core.tags import Tags
 from pipeline.core.thresholds import Budget
 
 SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:,/\[\]]+):\d{1,5}")
@@ -51,12 +52,7 @@ def _budget(value: str) -> str:
 
 
 def _tag(value: str) -> str:
-    try:
-        groups = re.compile(value).groupindex.keys()
-    except re.error as error:
-        raise ValueError(f"{value!r:.80} is no regular expression: {error}") from None
-    if not groups >= {"sensor", "channel"}:
-        raise ValueError(f"{value!r:.80} has not both (?P<sensor>...) and (?P<channel>...)")
+    Tags(value)
     return value
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core.readings import ReadingBatch
+from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch
 from pipeline.core.table import Arrays
 
 FIELDS = {"stamps": np.int64, "values": np.float64, "came": np.uint8, "usable": np.uint8}  # of what is open
@@ -168,3 +168,34 @@ def _batch(done: list[_Complete], channels: int) -> ReadingBatch:
         np.array(usable, np.bool_), np.array(partitions, np.int64), np.array(offsets, np.int64),
         np.array(received, np.int64),
     )  # fmt: skip
+
+
+class Whole(NamedTuple):
+    """The readings of one sensor in a history, each with all channels that came."""
+
+    times: IntArray  # (n,) µs UTC
+    values: FloatArray  # (n, channels)
+    usable: BoolArray  # (n,)
+
+
+def whole(parts: Whole) -> Whole:
+    """A sensor's history joined as the service joins what comes, at the usual interval of its busiest channel.
+
+    What is open at the end stands there as it is.
+    """
+    came = np.isfinite(parts.values)
+    channels = parts.values.shape[1]
+    busiest = parts.times[came[:, int(came.sum(axis=0).argmax())]] if channels else parts.times[:0]
+    if came.all() or len(busiest) < 2:
+        return parts
+    n, never = len(parts.times), np.iinfo(np.int64).max
+    nowhere = np.zeros(n, np.int64)
+    sent = ReadingBatch([""] * n, parts.times, parts.values, parts.usable, nowhere, np.arange(n), nowhere)
+    joiner = Joiner(channels, int(np.median(np.diff(busiest))), max_future=never)
+    made, _ = joiner.join(sent)
+    rest = joiner.snapshot(0)
+    return Whole(
+        np.concatenate([made.times, rest["stamps"][:, 0]]),
+        np.concatenate([made.values, rest["values"]]),
+        np.concatenate([made.usable, rest["usable"].astype(np.bool_)]),
+    )

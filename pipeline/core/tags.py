@@ -19,8 +19,13 @@ class Tags:
     """Readings of one unnamed channel, renamed; decided from the one reading and the settings alone."""
 
     def __init__(self, pattern: str) -> None:
-        """A regular expression with the groups `sensor` and `channel`, for whole names."""
-        self._pattern = re.compile(pattern)
+        """A regular expression with the groups `sensor` and `channel`, for whole names; ValueError for any other."""
+        try:
+            self._pattern = re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r:.80} is no regular expression: {error}") from None
+        if not self._pattern.groupindex.keys() >= {"sensor", "channel"}:
+            raise ValueError(f"{pattern!r:.80} has not both (?P<sensor>...) and (?P<channel>...)")
         self._known: dict[str, tuple[str, str] | None] = {}  # may be cleared
 
     def place(self, name: str) -> tuple[str, str] | None:
