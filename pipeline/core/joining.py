@@ -93,7 +93,6 @@ class Joiner:
 
     def restore(self, partition: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Replace what is open there by a snapshot; ValueError where it is of other channels."""
-        self.drop(partition)
         shapes = {"stamps": (STAMPS,), "values": (self._channels,), "came": (self._channels,), "usable": ()}
         for name, dtype in FIELDS.items():
             if name not in arrays or arrays[name].shape[1:] != shapes[name] or arrays[name].dtype != dtype:
