@@ -186,6 +186,7 @@ class App:
                 fleet=fleet,
                 budget=Budget.parse(detection.budget),
                 max_future=round(detection.max_future_seconds * SECOND),
+                bridge=detection.bridge,
                 bounds=bounds(self._sensors, model.channels),
             )
             for name, model in models.items()

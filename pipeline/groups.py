@@ -23,6 +23,7 @@ from pipeline.routing import Router
 
 log = structlog.get_logger(__name__)
 
+MENDED = ("imputed",)  # counts of what was put right on the way in
 IGNORED = ("late", "duplicate", "unusable")  # counts of readings that were good, and yet were not scored
 
 
@@ -42,6 +43,7 @@ class Stepped:
     scored: list[Scored] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)  # of each detector's step
     ignored: dict[str, int] = field(default_factory=dict)  # reason -> readings
+    mended: dict[str, int] = field(default_factory=dict)  # how -> readings
     watermarks: dict[int, int] = field(default_factory=dict)  # partition -> largest event time admitted, µs
 
 
@@ -142,9 +144,10 @@ class Groups:
         stepped.scored.append(Scored(detector.model, batch, outcome))
         stepped.refused += outcome.rejected
         stepped.raised += self._raised(batch, outcome)
-        for reason in IGNORED:
-            if how_many := outcome.counts.get(reason):
-                stepped.ignored[reason] = stepped.ignored.get(reason, 0) + how_many
+        for names, counts in ((IGNORED, stepped.ignored), (MENDED, stepped.mended)):
+            for name in names:
+                if how_many := outcome.counts.get(name):
+                    counts[name] = counts.get(name, 0) + how_many
         _advance(stepped.watermarks, batch, outcome.rejected)
 
     def _raised(self, batch: ReadingBatch, outcome: Outcome) -> Iterator[Raised]:

@@ -58,7 +58,7 @@ class Scored(NamedTuple):
         """The same but for the readings of these partitions; the scores alone are kept of the outcome."""
         rows = np.flatnonzero(~np.isin(self.batch.partitions, list(partitions)))
         said = self.outcome
-        kept = Outcome(said.scores[rows], said.alerting[rows], said.expected[rows], said.band[rows])
+        kept = Outcome(said.scores[rows], said.alerting[rows], said.expected[rows], said.band[rows], said.imputed[rows])
         return Scored(self.model, self.batch.take(rows), kept)
 
 

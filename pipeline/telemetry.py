@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pipeline.core.alerts import Alert, ModelRef
 from pipeline.core.readings import SECOND, Reason
-from pipeline.groups import IGNORED
+from pipeline.groups import IGNORED, MENDED
 from pipeline.progress import Progress, Turn
 from pipeline.settings_schema import LoggingSettings
 
@@ -25,6 +25,7 @@ METRIC_NAMES = (
     "foreshock_readings_total",
     "foreshock_rejected_total",
     "foreshock_ignored_total",
+    "foreshock_mended_total",
     "foreshock_lag_records",
     "foreshock_watermark_timestamp_seconds",
     "foreshock_end_to_end_latency_seconds",
@@ -87,6 +88,7 @@ class Telemetry:
         self._readings = counter("foreshock_readings", "Readings that reached their group's detector.", "group")
         self._rejected = counter("foreshock_rejected", "What went to the dead-letter topic, and why.", "reason")
         self._ignored = counter("foreshock_ignored", "Good readings that were not scored, and why.", "reason")
+        self._mended = counter("foreshock_mended", "Readings that were put right on the way in, and how.", "how")
         self._lag = gauge("foreshock_lag_records", "Records that wait in a partition.", "partition")
         self._watermark = gauge("foreshock_watermark_timestamp_seconds", "Latest event time admitted.", "partition")
         self._latency = histogram(
@@ -120,6 +122,8 @@ class Telemetry:
             self._rejected(reason.value)  # 0 from the start, so that the first one shows as an increase
         for ignored in IGNORED:
             self._ignored(ignored)
+        for how in MENDED:
+            self._mended(how)
 
     def turned(self, turn: Turn, partitions: Mapping[int, Progress]) -> None:
         """What a turn did, and where its partitions stand."""
@@ -130,6 +134,8 @@ class Telemetry:
             self._rejected(rejected.reason.value).inc()
         for reason, how_many in turn.stepped.ignored.items():
             self._ignored(reason).inc(how_many)
+        for how, how_many in turn.stepped.mended.items():
+            self._mended(how).inc(how_many)
         for alert in turn.alerts:
             self._transitions(alert.model.name, alert.kind.value, alert.state.value).inc()
         for seconds in turn.stepped.seconds:

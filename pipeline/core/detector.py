@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core import alerting, quality, scaling, stamps
+from pipeline.core import alerting, imputed, quality, scaling, stamps
 from pipeline.core.admission import Admission
 from pipeline.core.alerts import Alert, Kind, Resolution, State
 from pipeline.core.engine import SETTLING, Engine, Step, Steps
 from pipeline.core.events import Event, Outcome, Retire, Rules, Swap, Tick
 from pipeline.core.model import Model
-from pipeline.core.readings import BoolArray, FloatArray, ReadingBatch, Reason, Rejected
+from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch, Reason, Rejected
 from pipeline.core.reporting import Reporter
 from pipeline.core.rounds import Round, Rows, rounds
 from pipeline.core.scoring import Weights
-from pipeline.core.table import NEVER, UNFITTED, Arrays, Clock, Count, Level, SensorTable, layout
+from pipeline.core.table import NEVER, UNFITTED, Arrays, Clock, Count, Level, SensorTable, Tally, layout
 
 
 class Detector:
@@ -117,7 +117,8 @@ class Detector:
         taken = arrived.only(fresh)
         if len(taken.rows) == 0:
             return told
-        told += self._arrive(taken)
+        steps, gaps = self._arrive(taken)
+        told += gaps
 
         present = np.isfinite(taken.values) & taken.usable[:, None]
         out.count("unusable", int((~present.any(axis=1)).sum()))
@@ -127,7 +128,9 @@ class Detector:
         out.count("warming", len(warming.rows))
         out.scores[warming.at] = 0.0
         if fitted.any():
-            told += self._score(taken.only(fitted), present[fitted], out)
+            taken, present = taken.only(fitted), present[fitted]
+            self._bridge(taken.rows, steps[fitted], present, out)
+            told += self._score(taken, present, out)
         return told
 
     def _in_time(self, arrived: Round, out: Outcome) -> tuple[BoolArray, list[tuple[int, Alert]]]:
@@ -151,15 +154,17 @@ class Detector:
                 told.append((int(arrived.at[i]), self._reporter.clock(row, time, offset, right, ended)))
         return seen.fresh, told
 
-    def _arrive(self, taken: Round) -> list[tuple[int, Alert]]:
-        """Advance the sensors' clocks. A reading after too long a silence ends its gap, whoever noticed it."""
+    def _arrive(self, taken: Round) -> tuple[IntArray, list[tuple[int, Alert]]]:
+        """Advance the sensors' clocks, by (n,) µs. A reading after too long a silence ends its gap, whoever noticed."""
         clock, count = self.table.arrays.clock, self.table.arrays.count
         rows, times, received = taken.rows, taken.times, taken.received
         last, set_back = clock[rows, Clock.LAST], clock[rows, Clock.SET_BACK]
         # by its records, a clock that was behind is right again
         caught_up = (set_back > 0) & (received > 0) & (2 * (received - times) < set_back)
         clock[rows[caught_up], Clock.SET_BACK] = 0
-        gap = (last != NEVER) & (times - last - np.where(caught_up, set_back, 0) > clock[rows, Clock.GAP_LIMIT])
+        steps = np.where(last == NEVER, 0, times - last - np.where(caught_up, set_back, 0))
+        gap = steps > clock[rows, Clock.GAP_LIMIT]
+        steps[caught_up & ~gap] = 0  # by how much exactly it was behind, nobody knows
         silent = clock[rows, Clock.GAP_FROM] != NEVER  # a tick told of it, and may have been ahead of this reading
         told: list[tuple[int, Alert]] = []
         for i in np.flatnonzero(gap | silent).tolist():
@@ -171,7 +176,32 @@ class Detector:
         count[rows[gap], Count.SINCE] = 0
         clock[rows, Clock.LAST] = times
         clock[rows, Clock.OFFSET] = taken.offsets
-        return told
+        return steps, told
+
+    def _bridge(self, rows: Rows, steps: IntArray, present: BoolArray, out: Outcome) -> None:
+        """Let the forecast stand in for a few readings that did not come; after more of them the window restarts."""
+        if not self.rules.bridge:
+            return
+        arrays, targets = self.table.arrays, len(self._engine.targets)
+        late = steps > quality.LATE_STEP * arrays.clock[rows, Clock.USUAL_STEP]
+        sparse = arrays.count[rows, Count.FILLED] > 0
+        if sparse.any():  # readings that came without a value are missing ones, however many
+            run = arrays.tally[rows, :, Tally.MISSED].min(axis=1)
+            ended = sparse & (run > self.rules.bridge) & present[:, self._engine.targets].any(axis=1)
+            arrays.count[rows[ended], Count.SINCE] = 0
+        if not late.any():
+            return
+        rows, missed = rows[late], imputed.missed(steps[late], self.model.interval)
+        arrays.count[rows[missed > self.rules.bridge], Count.SINCE] = 0
+        few = (missed <= self.rules.bridge) & (steps[late] <= arrays.clock[rows, Clock.GAP_LIMIT])
+        most = imputed.MOST_FILLED * self._engine.window * targets
+        few &= arrays.count[rows, Count.FILLED] + missed * targets <= most
+        bridged = np.where(few, missed, 0)
+        for done in range(int(bridged.max())):
+            on = rows[bridged > done]
+            nothing = np.zeros((len(on), present.shape[1]), np.bool_)
+            self._engine.advance(arrays, on, nothing.astype(np.float32), nothing, nothing[:, 0])
+        out.count("imputed", int(bridged.sum()))
 
     def _score(self, taken: Round, present: BoolArray, out: Outcome) -> list[tuple[int, Alert]]:
         arrays, rows, at = self.table.arrays, taken.rows, taken.at
@@ -191,6 +221,7 @@ class Detector:
         target_scales = scales[:, self._engine.targets]
         out.expected[at] = scaling.unscaled(step.expected, target_scales)
         out.band[at] = step.usual_error * target_scales[..., 1]
+        out.imputed[at] = arrays.count[rows, Count.FILLED]
 
         told = self._score_episodes(taken, step, scored & settled, out)
         told += self._check_values(taken, raw_before, present, news)

@@ -74,6 +74,7 @@ class Reporter:
             actual=seen.actual,
             band=seen.band,
             contributions=seen.contributions,
+            imputed=int(count[Count.FILLED]),
         )
 
     def gap(self, row: int, time: int, offset: int | None = None) -> Alert:

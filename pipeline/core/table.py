@@ -19,6 +19,7 @@ FEATURES = 7  # see `features`
 TAIL_BINS = 32
 NOVELTY_BINS = 640
 BLOCKS = 64
+MARK_BITS = 32  # of a word of `filled`
 NEVER = -(2**62)  # µs: before any reading
 
 
@@ -26,9 +27,10 @@ class Clock:
     """Columns of `clock`, int64: times in µs, offsets in the topic."""
 
     LEARN_FROM, GAP_LIMIT = 0, 1  # learned: what came before was trained on; silence beyond the limit is a gap
-    LAST, OFFSET, ONSET, ONSET_OFFSET, UPDATED, GAP_FROM = 2, 3, 4, 5, 6, 7
-    ASTRAY, ASTRAY_FROM, ASTRAY_RECEIVED, ASTRAY_OFFSET, WRONG_SINCE, SET_BACK = 8, 9, 10, 11, 12, 13  # see `stamps`
-    BELIEVED_OFFSET = 14  # of the reading with which the clock was last believed to be set back
+    USUAL_STEP = 2  # learned: the longest time between readings that is usual
+    LAST, OFFSET, ONSET, ONSET_OFFSET, UPDATED, GAP_FROM = 3, 4, 5, 6, 7, 8
+    ASTRAY, ASTRAY_FROM, ASTRAY_RECEIVED, ASTRAY_OFFSET, WRONG_SINCE, SET_BACK = 9, 10, 11, 12, 13, 14  # see `stamps`
+    BELIEVED_OFFSET = 15  # of the reading with which the clock was last believed to be set back
 
 
 class Count:
@@ -38,6 +40,7 @@ class Count:
     LEARNED, SEEN, SINCE = 2, 3, 4  # readings counted into tails and blocks, read, read since a start or gap
     HOLD, STATE, BELOW, OPEN, REVISION, SEVERITY = 5, 6, 7, 8, 9, 10
     ASTRAY, WRONG_CLOCK = 11, 12  # see `stamps`
+    FILLED = 13  # values of the window that never came, see `imputed`
 
 
 UNFITTED, TRAINED, UNSEEN = 0, 1, 2  # no scale yet; the model knows the sensor; scaled by its own first readings
@@ -64,19 +67,20 @@ class Tally:
 
     STUCK_LIMIT, SEEN = 0, 1  # learned: repeats that are unusual (0: never), values the memory has been shown
     RUN, STUCK, NOVEL_BITS, BEYOND, BACK = 2, 3, 4, 5, 6
+    MISSED = 7  # readings without a value since the last that had one
 
 
 @dataclass(slots=True, eq=False)
 class Columns:
     """Every array of the table, one row a sensor; what is used together lies in one array."""
 
-    clock: npt.NDArray[np.int64]  # (N, 15) columns of `Clock`
-    count: npt.NDArray[np.int32]  # (N, 13) columns of `Count`
+    clock: npt.NDArray[np.int64]  # (N, 16) columns of `Clock`
+    count: npt.NDArray[np.int32]  # (N, 14) columns of `Count`
     level: Array  # (N, 8) columns of `Level`
     blocks: Array  # (N, BLOCKS) ring of block maxima of the combined surprise, NaN where absent
     scale: npt.NDArray[np.float64]  # (N, channels, 2) location and scale
     lane: Array  # (N, targets, 16) columns of `Lane`
-    tally: npt.NDArray[np.int32]  # (N, targets, 7) columns of `Tally`
+    tally: npt.NDArray[np.int32]  # (N, targets, 8) columns of `Tally`
     known: npt.NDArray[np.uint32]  # (N, targets, words) a bit for each value bin ever occupied
     prototypes: npt.NDArray[np.uint8]  # (N, targets, 4, prototypes) contexts in steps, 255 where empty
     hits: npt.NDArray[np.uint16]  # (N, targets, prototypes) when each was hit last
@@ -87,6 +91,7 @@ class Columns:
     raw: npt.NDArray[np.float64]  # (N, channels) last value
     carried: Array  # (N, state) the network's h and c
     window: Array  # (N, window, channels) ring of scaled values
+    filled: npt.NDArray[np.uint32]  # (N, targets, words) a bit for each reading of the window that had no value
     forecast: Array  # (N, targets, sum of horizons) a ring a horizon, in asinh(x)
 
     def __getitem__(self, field: str) -> npt.NDArray[Any]:
@@ -109,13 +114,13 @@ def layout(model: Model) -> dict[str, Field]:
     prototypes = 128 if targets == 1 else 0  # see `features.new_pattern`
     state = sum(layer.recurrent.shape[1] for layer in model.network.layers) * (2 if model.network.cell == "lstm" else 1)
     return {
-        "clock": Field((15,), np.int64, 0, 2),
-        "count": Field((13,), np.int32, 0, 2),
+        "clock": Field((16,), np.int64, 0, 3),
+        "count": Field((14,), np.int32, 0, 2),
         "level": Field((8,), np.float32, 0, 5),
         "blocks": Field((BLOCKS,), np.float32, np.nan, 0),
         "scale": Field((channels, 2), np.float64, 0, -1),
         "lane": Field((targets, 16), np.float32, 0, 3),
-        "tally": Field((targets, 7), np.int32, 0, 2),
+        "tally": Field((targets, 8), np.int32, 0, 2),
         "known": Field((targets, NOVELTY_BINS // 32), np.uint32, 0, -1),
         "prototypes": Field((targets, 4, prototypes), np.uint8, 255, -1),
         "hits": Field((targets, prototypes), np.uint16, 0, -1),
@@ -126,6 +131,7 @@ def layout(model: Model) -> dict[str, Field]:
         "raw": Field((channels,), np.float64, np.nan, 0),
         "carried": Field((state,), np.float32, 0, 0),
         "window": Field((model.network.window, channels), np.float32, 0, 0),
+        "filled": Field((targets, -(-model.network.window // MARK_BITS)), np.uint32, 0, 0),
         "forecast": Field((targets, sum(model.network.horizons)), np.float32, 0, 0),
     }
 

@@ -98,7 +98,7 @@ def with_wrong_clocks(batch: ReadingBatch) -> ReadingBatch:
 def stream(request: pytest.FixtureRequest) -> Case:
     model = trained_on_one_of_three(SHAPES[request.param])
     rows = 110 if model.network.mode == "windowed" else ROWS
-    batch = later(models.stream(models.waves(3, rows, len(model.channels)), partitions=2, dropped=0.02))
+    batch = later(models.stream(models.waves(3, rows, len(model.channels)), partitions=2, dropped=0.02, bad=0.02))
     if request.param == "wrong clocks":
         batch = with_wrong_clocks(batch)
     detector = Detector(model, RULES)
@@ -108,7 +108,7 @@ def stream(request: pytest.FixtureRequest) -> Case:
 
 
 def test_the_streams_of_these_tests_raise_every_kind_of_alert() -> None:
-    batch = later(models.stream(models.waves(3, ROWS), partitions=2, dropped=0.02))
+    batch = later(models.stream(models.waves(3, ROWS), partitions=2, dropped=0.02, bad=0.02))
     alerts = follow(Detector(trained_on_one_of_three({}), RULES), [batch]).alerts
     for sensor in ("s0", "s1", "s2"):
         assert {a.kind.value for a in alerts if a.sensor == sensor} >= {"forecast"}
