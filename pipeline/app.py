@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import threading
@@ -20,19 +19,12 @@ from pipeline.adapters.checkpoints import FolderCheckpoints
 from pipeline.adapters.kafka import KafkaSink, KafkaSource
 from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
 from pipeline.adapters.kafka_connection import KafkaAwayError
-from pipeline.adapters.sensors import bounds, read_sensors_csv
-from pipeline.core.alerts import Kind
-from pipeline.core.detector import Detector
-from pipeline.core.events import Rules
 from pipeline.core.model import Model
-from pipeline.core.readings import SECOND
-from pipeline.core.thresholds import Budget
-from pipeline.groups import Groups
 from pipeline.ports import CheckpointStore, PartitionsChangedError
 from pipeline.progress import Pace, Turn
 from pipeline.recovery import Recovery
-from pipeline.routing import Router, groups_of
 from pipeline.runner import Runner
+from pipeline.serving import serving
 from pipeline.settings_schema import Settings
 from pipeline.status import Status
 from pipeline.telemetry import Telemetry, configure_logging
@@ -53,8 +45,8 @@ class App:
         self.settings = settings
         self.status, self.telemetry = Status(), Telemetry()
         self.web = Web(application(self.status, self.telemetry.registry), settings.http)
-        self._sensors = read_sensors_csv(settings.sensors_csv) if settings.sensors_csv else []
-        self._groups = self._detectors(models)
+        self._serving = serving(settings, models)
+        self._groups = self._serving.groups()
         self._stopping = threading.Event()
         self._watchdog = threading.Timer(DRAIN_SECONDS, _cut_off)
         self._reload = threading.Event()
@@ -107,16 +99,8 @@ class App:
                     return None
                 self.status.wait(f"no broker at {settings.kafka.bootstrap_servers} answers")
                 source, sink, store = self._connected()
-        pace = Pace(
-            topic=settings.kafka.topics.readings,
-            poll_seconds=settings.kafka.poll_wait_seconds,
-            commit_seconds=settings.kafka.commit_seconds,
-            checkpoint_seconds=settings.checkpoints.every_seconds,
-            let_go_seconds=min(LET_GO_SECONDS, settings.kafka.max_poll_interval_seconds / 2),
-            catchup_after_seconds=settings.detection.catchup_after_seconds,
-            scores=settings.kafka.topics.scores is not None,
-        )
-        recovery = Recovery(self._groups, store, pace.topic, self._fingerprint(), kernel())
+        pace = pace_of(settings)
+        recovery = Recovery(self._groups, store, pace.topic, self._serving.fingerprint, kernel())
         return Runner(self._groups, source, sink, recovery, pace, lambda: bundle.load_all(settings.model.dir))
 
     def _connected(self) -> tuple[KafkaSource, KafkaSink, CheckpointStore]:
@@ -172,43 +156,24 @@ class App:
             self.telemetry.counted(self._groups.census(), self.status.open_alerts)
             self.telemetry.serves((model.ref for model in self._groups.models.values()), self._groups.budgets)
 
-    def _detectors(self, models: Mapping[str, Model]) -> Groups:
-        patterns, detection = self.settings.model.groups, self.settings.detection
-        if strangers := sorted(patterns.keys() - models.keys()):
-            raise bundle.BundleError(
-                f"{self.settings.model.dir}: no bundle for {', '.join(strangers)}, which model.groups names; "
-                f"there are {', '.join(sorted(models))}"
-            )
-        router = Router(groups_of(models, patterns))
-        fleet = sum(len(model.sensors.names) for model in models.values())
-        rules = {
-            name: Rules(
-                fleet=fleet,
-                budget=Budget.parse(detection.budget),
-                max_future=round(detection.max_future_seconds * SECOND),
-                bridge=detection.bridge,
-                bounds=bounds(self._sensors, model.channels),
-            )
-            for name, model in models.items()
-        }
-        on = {
-            Kind.STUCK: detection.stuck,
-            Kind.GAP: detection.gap,
-            Kind.LIMIT: detection.limit,
-            Kind.CLOCK: detection.clock,
-        }
-        detectors = {name: Detector(model, rules[name]) for name, model in models.items()}
-        return Groups(detectors, router, frozenset(kind for kind, wanted in on.items() if not wanted))
-
-    def _fingerprint(self) -> str:
-        """Of everything but the models that can change an alert."""
-        return hashlib.sha256(f"{self.settings.fingerprint()} {self._sensors}".encode()).hexdigest()
-
 
 def build(settings: Settings) -> App:
     """Load and check everything that needs no broker; BundleError, DataError and WebError say what is wrong."""
     configure_logging(settings.logging)
     return App(settings, bundle.load_all(settings.model.dir))
+
+
+def pace_of(settings: Settings) -> Pace:
+    """How the loop runs under these settings."""
+    return Pace(
+        topic=settings.kafka.topics.readings,
+        poll_seconds=settings.kafka.poll_wait_seconds,
+        commit_seconds=settings.kafka.commit_seconds,
+        checkpoint_seconds=settings.checkpoints.every_seconds,
+        let_go_seconds=min(LET_GO_SECONDS, settings.kafka.max_poll_interval_seconds / 2),
+        catchup_after_seconds=settings.detection.catchup_after_seconds,
+        scores=settings.kafka.topics.scores is not None,
+    )
 
 
 def kernel() -> str:

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Mapping
 from itertools import pairwise
@@ -123,6 +124,14 @@ def load_all(root: Path) -> dict[str, Model]:
     return models
 
 
+def load_by_hash(root: Path, group: str, sha256: str) -> Model | None:
+    """The version of a group whose manifest has this hash, whether it serves or not; None where there is none."""
+    for path in sorted(root.glob(f"{group}/*/{MANIFEST}")):
+        if hashlib.sha256(_read(path)).hexdigest() == sha256:
+            return load(path.parent)
+    return None
+
+
 def load(folder: Path) -> Model:
     """Read and verify one version; BundleError says what is wrong with it."""
     manifest, digest = read_manifest(folder)
@@ -179,9 +188,11 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
 
 def _read(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise BundleError(f"{path}: {size} bytes, more than any bundle has")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or a device may have no end
+            raise BundleError(f"{path}: not a plain file; is this a bundle folder?")
+        if found.st_size > MOST_BYTES:
+            raise BundleError(f"{path}: {found.st_size} bytes, more than any bundle has")
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}; is this a bundle folder?") from error

@@ -14,9 +14,10 @@ import structlog
 from pipeline.codecs import decode
 from pipeline.core.alerts import Alert, Kind
 from pipeline.core.detector import Detector
-from pipeline.core.events import Outcome, Swap, Tick
+from pipeline.core.events import Outcome, Swap
 from pipeline.core.model import Model
 from pipeline.core.readings import Reading, ReadingBatch, Record, Rejected
+from pipeline.core.silence import InputWatch, Outage, Silences
 from pipeline.core.table import Arrays
 from pipeline.ports import Scored
 from pipeline.routing import Router
@@ -32,6 +33,13 @@ class Raised(NamedTuple):
 
     alert: Alert
     received: int
+
+
+class Ticked(NamedTuple):
+    """What a tick did: what is to be said, and whether anything changed, said or not."""
+
+    alerts: list[Alert]
+    changed: bool
 
 
 @dataclass(slots=True)
@@ -50,10 +58,17 @@ class Stepped:
 class Groups:
     """All detectors of this process. The same events reach each of them, in the same order."""
 
-    def __init__(self, detectors: Mapping[str, Detector], router: Router, muted: AbstractSet[Kind] = frozenset()):
+    def __init__(
+        self,
+        detectors: Mapping[str, Detector],
+        router: Router,
+        muted: AbstractSet[Kind] = frozenset(),
+        watch: InputWatch | None = None,
+    ) -> None:
         self._detectors = dict(sorted(detectors.items()))
         self._router = router
         self._muted = muted  # kinds that the settings switched off
+        self._watch = watch or InputWatch()
 
     @property
     def models(self) -> dict[str, Model]:
@@ -64,6 +79,11 @@ class Groups:
     def budgets(self) -> dict[str, float]:
         """The false forecast alerts that each group is allowed a reading."""
         return {name: detector.budget for name, detector in self._detectors.items()}
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The score at which each group's budget is spent."""
+        return {name: detector.threshold for name, detector in self._detectors.items()}
 
     def step(self, records: Sequence[Record]) -> Stepped:
         """Decode, route and score. Records of a partition come in offset order; how they are cut does not matter."""
@@ -78,10 +98,13 @@ class Groups:
         stepped.refused = _completed(stepped.refused, records)
         return stepped
 
-    def tick(self, partition: int, time_us: int) -> list[Alert]:
+    def tick(self, partition: int, time_us: int) -> Ticked:
         """The partition has been read to its end and its event time is `time_us`."""
-        told = [a for d in self._detectors.values() for a in d.apply(Tick(partition, time_us)).alerts]
-        return list(self._audible(told))
+        before = self._watch.outage(partition)
+        silences = Silences.of(d.silences(partition) for d in self._detectors.values())
+        tick, told = self._watch.judge(partition, time_us, silences)
+        told += [a for d in self._detectors.values() for a in d.apply(tick).alerts]
+        return Ticked(list(self._audible(told)), bool(told) or self._watch.outage(partition) != before)
 
     def newer(self, found: Mapping[str, Model]) -> list[Model]:
         """Those that are not the ones that serve."""
@@ -104,7 +127,13 @@ class Groups:
         """The partition's state in every group."""
         return {name: detector.snapshot(partition) for name, detector in self._detectors.items()}
 
-    def restore(self, partition: int, groups: Mapping[str, Arrays], *, adopt: bool = False) -> None:
+    def outage(self, partition: int) -> Outage | None:
+        """Whether the partition itself is silent, beside the state of its sensors."""
+        return self._watch.outage(partition)
+
+    def restore(
+        self, partition: int, groups: Mapping[str, Arrays], outage: Outage | None = None, *, adopt: bool = False
+    ) -> None:
         """Take over a snapshot, `adopt` where other models or settings made it.
 
         ValueError where another build made it, and then nothing of the partition is left.
@@ -117,15 +146,20 @@ class Groups:
         except ValueError:
             self.drop(partition)
             raise
+        tick = self._watch.restore(partition, outage)
+        for detector in self._detectors.values():
+            detector.apply(tick)
 
     def drop(self, partition: int) -> None:
         """Let a partition's state go."""
+        self._watch.drop(partition)
         for detector in self._detectors.values():
             detector.drop(partition)
 
     def open_alerts(self) -> list[Alert]:
         """Every alert that is open now."""
-        return list(self._audible(alert for d in self._detectors.values() for alert in d.open_alerts()))
+        of_sensors = (alert for d in self._detectors.values() for alert in d.open_alerts())
+        return list(self._audible([*self._watch.open_alerts(), *of_sensors]))
 
     def census(self) -> dict[str, dict[str, int]]:
         """Group -> sensors by what they are doing."""

@@ -12,15 +12,23 @@ import numpy as np
 from pipeline.core.alerts import Alert
 from pipeline.core.events import Outcome
 from pipeline.core.model import Model
-from pipeline.core.readings import ReadingBatch, Record, Rejected
+from pipeline.core.readings import IntArray, ReadingBatch, Record, Rejected
+from pipeline.core.silence import Outage
 from pipeline.core.table import Arrays
 
 
-class Position(NamedTuple):
-    """How far a partition is done: the next offset, and the last tick that raised an alert (µs, 0: none)."""
+class Moment(NamedTuple):
+    """A tick that changed something: before the record at `offset`, at event time `time` (µs)."""
 
     offset: int
-    tick: int = 0
+    time: int
+
+
+class Position(NamedTuple):
+    """How far a partition is done: the next offset, and the newest of the ticks that changed something on the way."""
+
+    offset: int
+    ticks: tuple[Moment, ...] = ()
 
 
 class Assigned(NamedTuple):
@@ -55,8 +63,11 @@ class Scored(NamedTuple):
     outcome: Outcome
 
     def without(self, partitions: AbstractSet[int]) -> Scored:
-        """The same but for the readings of these partitions; the scores alone are kept of the outcome."""
-        rows = np.flatnonzero(~np.isin(self.batch.partitions, list(partitions)))
+        """The same but for the readings of these partitions, and for what the outcome says beside scores."""
+        return self.take(np.flatnonzero(~np.isin(self.batch.partitions, list(partitions))))
+
+    def take(self, rows: IntArray) -> Scored:
+        """The readings at `rows`, in that order; the scores alone are kept of the outcome."""
         said = self.outcome
         kept = Outcome(said.scores[rows], said.alerting[rows], said.expected[rows], said.band[rows], said.imputed[rows])
         return Scored(self.model, self.batch.take(rows), kept)
@@ -135,6 +146,7 @@ class Checkpoint:
     groups: Mapping[str, Arrays]
     partitions: int = 1  # of the topic, when it was taken
     kernel: str = ""  # what computed it
+    outage: Outage | None = None  # the partition itself is silent
 
 
 class CheckpointError(Exception):
@@ -145,19 +157,15 @@ class PartitionsChangedError(Exception):
     """The topic has not as many partitions as the state was kept for: sensors may be in others than their state."""
 
 
-class CheckpointStore(Protocol):
-    """Keeps the last checkpoints of each partition."""
-
-    def save(self, checkpoint: Checkpoint) -> str:
-        """Keep it, whole or not at all, and return its name; OSError or CheckpointError where it cannot be written."""
-        ...
-
-    def save_all(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Keep several, each whole or not at all; the errors of `save`."""
-        ...
+class Checkpoints(Protocol):
+    """The kept checkpoints, to be read."""
 
     def names(self, topic: str, partition: int, at_most: int) -> Iterator[str]:
         """Those whose offset is at most `at_most`, newest first."""
+        ...
+
+    def about(self, name: str) -> Checkpoint:
+        """Everything but its state; CheckpointError as for `load`."""
         ...
 
     def load(self, name: str) -> Checkpoint:
@@ -166,4 +174,16 @@ class CheckpointStore(Protocol):
 
     def close(self) -> None:
         """Let go; what was saved stays."""
+        ...
+
+
+class CheckpointStore(Checkpoints, Protocol):
+    """Keeps the last checkpoints of each partition."""
+
+    def save(self, checkpoint: Checkpoint) -> str:
+        """Keep it, whole or not at all, and return its name; OSError or CheckpointError where it cannot be written."""
+        ...
+
+    def save_all(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Keep several, each whole or not at all; the errors of `save`."""
         ...

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pipeline.core.alerts import Alert
 from pipeline.core.readings import Rejected
 from pipeline.groups import Stepped
-from pipeline.ports import Position
+from pipeline.ports import Moment, Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ class Progress:
     position: int  # next offset to step
     replay_until: int  # outputs below this offset were delivered by whoever committed it
     committed: Position | None
-    tick: int = 0  # µs, the last tick that raised an alert
+    ticks: tuple[Moment, ...] = ()  # the newest that changed something; a restart needs those since its checkpoint
+    again: list[Moment] = field(default_factory=list)  # those that the replay has still to come to
     watermark: int = 0  # µs, largest event time admitted; 0: none yet
     arrived: float = 0.0  # monotonic s, when the last record came
     end: int | None = None  # offset behind the last record, where known
@@ -54,7 +55,7 @@ class Progress:
     @property
     def done(self) -> Position:
         """What a commit would say now."""
-        return Position(self.position, self.tick)
+        return Position(self.position, self.ticks)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 
 import structlog
 
@@ -11,6 +12,7 @@ from pipeline.ports import (
     Assigned,
     Checkpoint,
     CheckpointError,
+    Checkpoints,
     CheckpointStore,
     PartitionsChangedError,
     Position,
@@ -35,26 +37,12 @@ class Recovery:
         """
         self._groups.drop(assigned.partition)
         self._partitions = self._partitions or assigned.partitions
-        self._must_be_as_wide(self._partitions, assigned)
+        _must_be_as_wide(self._topic, self._partitions, assigned)
         if not assigned.committed:
             return "", None
-        for name in self._store.names(self._topic, assigned.partition, assigned.position.offset):
-            try:
-                checkpoint = self._store.load(name)
-                self._must_be_as_wide(checkpoint.partitions, assigned)
-                self._must_fit(checkpoint, assigned)
-                changed = self._changed(checkpoint)
-                self._groups.restore(assigned.partition, checkpoint.groups, adopt=bool(changed))
-            except (CheckpointError, ValueError) as why:
-                log.warning("checkpoint refused", checkpoint=name, why=str(why))
-            else:
-                if changed:
-                    log.info(
-                        "checkpoint adopted", checkpoint=name, why=changed, effect="episodes go on, windows re-read"
-                    )
-                if checkpoint.kernel != self._kernel:
-                    log.info("checkpoint of another kernel", checkpoint=name, then=checkpoint.kernel, now=self._kernel,
-                             effect="scores may differ in their last digit from what was computed there")  # fmt: skip
+        for name, checkpoint in fitting(self._store, self._topic, assigned):
+            _must_be_as_wide(self._topic, checkpoint.partitions, assigned)
+            if taken_up(self._groups, name, checkpoint, self.changed(checkpoint), self._kernel):
                 return name, checkpoint
         log.warning(
             "no checkpoint to restore",
@@ -71,8 +59,8 @@ class Recovery:
         """
         began, state = time.perf_counter(), self._groups.snapshot(partition)
         checkpoint = Checkpoint(
-            self._topic, partition, done, watermark, self._serving(), self._fingerprint, state,
-            self._partitions, self._kernel,
+            self._topic, partition, done, watermark, hashes(self._groups), self._fingerprint, state,
+            self._partitions, self._kernel, self._groups.outage(partition),
         )  # fmt: skip
         try:
             name = self._store.save(checkpoint)
@@ -93,26 +81,66 @@ class Recovery:
         """Let go of the store."""
         self._store.close()
 
-    def _changed(self, checkpoint: Checkpoint) -> str:
+    def changed(self, checkpoint: Checkpoint) -> str:
         """What is not as it was when the checkpoint was taken; "" where all is."""
-        if checkpoint.settings != self._fingerprint:
-            return "other settings in [detection], model.groups or sensors.csv"
-        now, then = self._serving(), checkpoint.models
-        others = sorted(group for group in now.keys() | then.keys() if now.get(group) != then.get(group))
-        return f"another model for {', '.join(others)}" if others else ""
+        return changed(checkpoint, hashes(self._groups), self._fingerprint)
 
-    def _must_fit(self, checkpoint: Checkpoint, assigned: Assigned) -> None:
-        if checkpoint.position.offset < assigned.earliest:
-            gone = f"{checkpoint.position.offset} to {assigned.earliest - 1}"
-            raise CheckpointError(f"the readings that follow it, offsets {gone}, are out of retention")
 
-    def _must_be_as_wide(self, then: int, assigned: Assigned) -> None:
-        if then != assigned.partitions:
-            raise PartitionsChangedError(
-                f"topic {self._topic}: has {assigned.partitions} partitions, its state was kept for {then}; stop every "
-                "member, run `foreshock checkpoint repartition`, then start again (or set the checkpoints aside, and "
-                "every sensor starts afresh)"
-            )
+def hashes(groups: Groups) -> dict[str, str]:
+    """Group -> SHA-256 of the bundle that serves it."""
+    return {group: model.ref.sha256 for group, model in groups.models.items()}
 
-    def _serving(self) -> dict[str, str]:
-        return {group: model.ref.sha256 for group, model in self._groups.models.items()}
+
+def changed(checkpoint: Checkpoint, now: Mapping[str, str], fingerprint: str) -> str:
+    """What is not as it was when the checkpoint was taken; "" where all is. `now` are the bundles that serve."""
+    if checkpoint.settings != fingerprint:
+        return "other settings in [detection], model.groups or sensors.csv"
+    then = checkpoint.models
+    others = sorted(group for group in now.keys() | then.keys() if now.get(group) != then.get(group))
+    return f"another model for {', '.join(others)}" if others else ""
+
+
+def taken_up(groups: Groups, name: str, checkpoint: Checkpoint, changed: str, kernel: str) -> bool:
+    """Let the detectors go on from its state, as after a swap if it was `changed`; False where it does not fit."""
+    try:
+        groups.restore(checkpoint.partition, checkpoint.groups, checkpoint.outage, adopt=bool(changed))
+    except ValueError as why:
+        _refused(name, why)
+        return False
+    if changed:
+        log.info("checkpoint adopted", checkpoint=name, why=changed, effect="episodes go on, windows re-read")
+    if checkpoint.kernel != kernel:
+        log.info("checkpoint of another kernel", checkpoint=name, then=checkpoint.kernel, now=kernel,
+                 effect="scores may differ in their last digit from what was computed there")  # fmt: skip
+    return True
+
+
+def fitting(store: Checkpoints, topic: str, assigned: Assigned) -> Iterator[tuple[str, Checkpoint]]:
+    """The checkpoints from which the partition can be replayed to its position, newest first; others are logged."""
+    for name in store.names(topic, assigned.partition, assigned.position.offset):
+        try:
+            checkpoint = store.load(name)
+            _must_be_followed(checkpoint, assigned)
+        except CheckpointError as why:
+            _refused(name, why)
+        else:
+            yield name, checkpoint
+
+
+def _must_be_followed(checkpoint: Checkpoint, assigned: Assigned) -> None:
+    if checkpoint.position.offset < assigned.earliest:
+        gone = f"{checkpoint.position.offset} to {assigned.earliest - 1}"
+        raise CheckpointError(f"the readings that follow it, offsets {gone}, are out of retention")
+
+
+def _must_be_as_wide(topic: str, then: int, assigned: Assigned) -> None:
+    if then != assigned.partitions:
+        raise PartitionsChangedError(
+            f"topic {topic}: has {assigned.partitions} partitions, its state was kept for {then}; stop every "
+            "member, run `foreshock checkpoint repartition`, then start again (or set the checkpoints aside, and "
+            "every sensor starts afresh)"
+        )
+
+
+def _refused(name: str, why: Exception) -> None:
+    log.warning("checkpoint refused", checkpoint=name, why=str(why))

@@ -51,12 +51,13 @@ def repartitioned(found: Mapping[int, Checkpoint], partitions: int, place: Place
     wider = []
     for partition in sorted(range(partitions), reverse=True):
         at = found[partition].position.offset if partition in found else 0
-        # The tick is done: told again here, it would be of other sensors. The earliest watermark raises no false gap.
+        # Ticks are done: told again here, they would be of other sensors. The earliest watermark raises no false gap.
         wider.append(
             replace(
                 first, partition=partition, position=Position(at), partitions=partitions,
                 groups={group: by_partition[partition] for group, by_partition in groups.items()},
                 watermark=min((c.watermark for c in found.values() if c.watermark), default=0),
+                outage=found[partition].outage if partition in found else None,
             )
         )  # fmt: skip
     return wider

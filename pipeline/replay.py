@@ -75,7 +75,7 @@ def replay(
         blank = {one.sensor: _blank(one, models[name]) for one in group}
         limits = bounds(sensors_csv, models[name].channels)
         detector = detector_of(models[name], replace(rules, bounds=limits))
-        runs[name] = _run(detector, fleet, tuple(blank))
+        runs[name] = _run(detector, tuple(blank))
         for batch in iter_batches(group, models[name].channels):
             outcome = detector.step(batch)
             for sensor, at in _by_sensor(batch.sensors):
@@ -105,10 +105,9 @@ def _group(series: Series, router: Router, models: Mapping[str, Model]) -> str:
     return min(alike, key=lambda name: abs(np.log(models[name].interval / interval)))
 
 
-def _run(detector: Detector, fleet: int, sensors: tuple[str, ...]) -> GroupRun:
+def _run(detector: Detector, sensors: tuple[str, ...]) -> GroupRun:
     ref, interval = detector.model.ref, detector.model.interval
-    allowed = detector.rules.budget.per_reading(interval, fleet)
-    return GroupRun(ref.name, ref.version, ref.sha256, interval, detector.threshold, allowed, sensors)
+    return GroupRun(ref.name, ref.version, ref.sha256, interval, detector.threshold, detector.budget, sensors)
 
 
 def _blank(series: Series, model: Model) -> Replayed:

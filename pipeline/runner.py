@@ -30,11 +30,12 @@ from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, Record
 from pipeline.delivery import Delivery
 from pipeline.groups import Groups, Stepped
-from pipeline.ports import Assigned, Outputs, Polled, Position, Sink, Source
+from pipeline.ports import Assigned, Checkpoint, Moment, Outputs, Polled, Position, Sink, Source
 from pipeline.progress import Clock, Pace, Progress, Turn
 from pipeline.recovery import Recovery
 
 TICK_SECONDS = 1.0
+MOST_TICKS = 64  # that a commit remembers; with half of them since the last checkpoint, the next is due
 
 log = structlog.get_logger(__name__)
 
@@ -67,9 +68,9 @@ class Runner:
         polled = self._source.poll(self._patience())  # 1
         self._follow(polled, turn)  # 2
         known, news = self._parted(polled.records)
-        replayed = self._groups.step(known)  # 3, a second time: said before
+        replayed = self._step_again(known)  # 3, a second time: said before
         turn.replayed, turn.stepped = len(known), self._groups.step(news)  # 3
-        self._advance(polled, replayed, turn.stepped)
+        self._advance(polled, *replayed, turn.stepped)
         alerts = [self._told(*raised) for raised in turn.stepped.raised]
         alerts += [self._told(alert) for alert in self._tick()]  # 4
         scored = turn.stepped.scored if self._pace.scores else ()
@@ -115,9 +116,11 @@ class Runner:
             self._checkpoint_until(deadline, polled.given_up, turn)
             self._let_go(polled.given_up, "given up")
         for assigned in polled.assigned:
-            self._take_over(assigned)
-            if not self.partitions[assigned.partition].checkpoint:
+            checkpoint = self._take_over(assigned)
+            if checkpoint is None:
                 self._keep(assigned.partition, turn)  # before the first commit, which a restart must find a state for
+            elif self._recovery.changed(checkpoint):
+                self._checkpoint(assigned.partition, turn)  # so that whoever replays finds the change in its place
 
     def _let_go(self, partitions: AbstractSet[int], why: str) -> None:
         """Drop what is left of them; what could not be committed is said by whoever takes them."""
@@ -127,7 +130,7 @@ class Runner:
             if self.partitions.pop(partition, None):
                 log.info("partition left", partition=partition, why=why)
 
-    def _take_over(self, assigned: Assigned) -> None:
+    def _take_over(self, assigned: Assigned) -> Checkpoint | None:
         """Restore what fits, and start where the restored state ends: before the committed offset, as a rule."""
         partition, now = assigned.partition, self._clock.monotonic()
         name, checkpoint = self._recovery.restore(assigned)
@@ -135,7 +138,8 @@ class Runner:
             position=checkpoint.position.offset if checkpoint else assigned.position.offset,
             replay_until=assigned.position.offset,
             committed=assigned.position if assigned.committed else None,
-            tick=assigned.position.tick,
+            ticks=assigned.position.ticks,
+            again=_after(checkpoint, assigned.position) if checkpoint else [],
             watermark=checkpoint.watermark if checkpoint else 0,
             arrived=now,
             checkpoint=name,
@@ -148,6 +152,7 @@ class Runner:
             replay=progress.replay_until - progress.position, checkpoint=name or None,
         )  # fmt: skip
         self._restored_if_read(partition, progress)
+        return checkpoint
 
     # -- 3. step
 
@@ -173,8 +178,7 @@ class Runner:
     def _restored_if_read(self, partition: int, progress: Progress) -> None:
         if not progress.restoring or progress.position < progress.replay_until:
             return
-        if progress.tick:
-            self._groups.tick(partition, progress.tick)  # the gaps that only a tick had noticed; told before
+        self._tick_again(partition, progress, progress.position)
         progress.restoring = False
         log.info("partition restored", partition=partition, offset=progress.position)
 
@@ -204,10 +208,31 @@ class Runner:
             progress = self.partitions[partition]
             silence = 0.0 if partition in flowing else now - progress.arrived
             at = progress.watermark + round(silence * SECOND)
-            if alerts := self._groups.tick(partition, at):
-                progress.tick = at
-                told += alerts
+            alerts, changed = self._groups.tick(partition, at)
+            told += alerts
+            if changed:
+                progress.ticks = (*progress.ticks, Moment(progress.position, at))[-MOST_TICKS:]
+                since = progress.kept.ticks if progress.kept else ()
+                if len(set(progress.ticks) - set(since)) > MOST_TICKS // 2:
+                    progress.checkpoint_due = now
         return told
+
+    # -- after a restart
+
+    def _step_again(self, records: Sequence[Record]) -> list[Stepped]:
+        """What was said before, with every tick that changed something in its place."""
+        stepped, begin = [], 0
+        for i, record in enumerate(records):
+            progress = self.partitions[record.partition]
+            if progress.again and progress.again[0].offset <= record.offset:
+                stepped.append(self._groups.step(records[begin:i]))
+                begin = i
+                self._tick_again(record.partition, progress, record.offset)
+        return [*stepped, self._groups.step(records[begin:])]
+
+    def _tick_again(self, partition: int, progress: Progress, offset: int) -> None:
+        while progress.again and progress.again[0].offset <= offset:
+            self._groups.tick(partition, progress.again.pop(0).time)
 
     # -- 5. deliver
 
@@ -316,6 +341,12 @@ class Runner:
             return "the group has not admitted this member yet"
         restoring = sorted(p for p, progress in self.partitions.items() if progress.restoring)
         return f"partitions {restoring} are being restored" if restoring else ""
+
+
+def _after(checkpoint: Checkpoint, committed: Position) -> list[Moment]:
+    """The ticks that the checkpoint has not seen."""
+    seen = set(checkpoint.position.ticks)
+    return [tick for tick in committed.ticks if tick.offset >= checkpoint.position.offset and tick not in seen]
 
 
 def _oldest(records: Sequence[Record]) -> float:

@@ -233,6 +233,13 @@ class DetectionSettings(_Section):
     gap: bool = Field(default=True, description="Whether a sensor that falls silent raises an alert.")
     clock: bool = Field(default=True, description="Whether a sensor whose clock is wrong raises an alert.")
     limit: bool = Field(default=True, description="Whether a crossed physical limit raises an alert.")
+    input_silent_share: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="More than this share of a partition's sensors silent together is one `input-silent` alert instead "
+        "of a `gap` for each; with 1, each has its own.",
+    )
 
 
 class CheckpointSettings(_Section):

@@ -21,6 +21,7 @@ from training.dataset import History
 from training.rehearsal import Stretch, rehearse, usual_episode
 from training.unseen import group_prior
 
+FEW_COUNTS = 500  # readings; the last 200 of them have not entered the tails yet
 FEWEST_HELD_OUT = 300  # readings; with fewer, calibration also counts what the network was fitted on
 
 
@@ -99,8 +100,22 @@ def _first_tables(model: Model, sensors: Sequence[Sensor]) -> SensorTables:
 
 def _set_episodes(arrays: Columns, blocks: Array) -> None:
     """What is usual for each sensor by its own training (sensors, B), shrunk to what is usual in the group."""
+    if arrays.lane.shape[1] > 1:
+        blocks = _well_judged(blocks)
     group = np.tile(np.array([*usual_episode(blocks), episodes.GROUP_BLOCKS], np.float32), (len(blocks), 1))
     usual, excess = episodes.calibrated(blocks, group)
     own = np.minimum(np.isfinite(blocks).sum(axis=1), episodes.MOST_OWN_BLOCKS)
     level = np.stack([usual, excess, usual, excess, episodes.GROUP_BLOCKS + own], axis=1)
     arrays.level[:, : Level.OWN_BLOCKS + 1] = level
+
+
+def _well_judged(blocks: Array) -> Array:
+    """Block maxima (sensors, B) without the first, at most half of a sensor's, that were judged by few counts.
+
+    Tails of many channels are extrapolated from their counts, and from few they are extrapolated too far: what would
+    be called usual is twice as high as what serving calls so, with the counts of the whole history. A single
+    channel's are ranks, which few counts only bound.
+    """
+    early = np.minimum(np.isfinite(blocks).sum(axis=1) // 2, FEW_COUNTS // episodes.BLOCK_READINGS)
+    judged: Array = np.where(np.arange(blocks.shape[1]) < early[:, None], np.float32(np.nan), blocks)
+    return judged

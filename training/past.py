@@ -14,7 +14,7 @@ from pipeline.core.readings import Rejected
 from training.masking import Episode, QualityArray, episodes, read_alerts
 
 if TYPE_CHECKING:
-    from pipeline.adapters.kafka_history import OnRecords
+    from pipeline.adapters.kafka_span import OnRecords
     from pipeline.settings_schema import KafkaSettings
 
 

@@ -13,10 +13,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from pipeline.core.silence import Outage
 from pipeline.core.table import Arrays
-from pipeline.ports import Checkpoint, CheckpointError, Position
+from pipeline.ports import Checkpoint, CheckpointError, Moment, Position
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 SUFFIX = ".safetensors"
 NAMES = "names"  # the one field of text, which safetensors cannot hold
 
@@ -29,11 +30,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     partition: int
     partitions: int
     offset: int
-    tick_us: int
+    ticks: tuple[Moment, ...]
     watermark_us: int
     settings: str
     models: dict[str, str]
     kernel: str
+    outage: Outage | None
     sha256: dict[str, list[str]]  # file -> hash of each of its parts
     place: str = ""  # what else its store has to know
     seal: str = ""  # SHA-256 of this manifest without it
@@ -58,11 +60,12 @@ def manifest(checkpoint: Checkpoint, sha256: dict[str, list[str]], place: str = 
             partition=checkpoint.partition,
             partitions=checkpoint.partitions,
             offset=checkpoint.position.offset,
-            tick_us=checkpoint.position.tick,
+            ticks=checkpoint.position.ticks,
             watermark_us=checkpoint.watermark,
             settings=checkpoint.settings,
             models=dict(checkpoint.models),
             kernel=checkpoint.kernel,
+            outage=checkpoint.outage,
             sha256=sha256,
             place=place,
         ).sealed()
@@ -90,19 +93,20 @@ def restored(found: Manifest, contents: Mapping[str, bytes], where: str) -> Chec
     return Checkpoint(
         found.topic,
         found.partition,
-        Position(found.offset, found.tick_us),
+        Position(found.offset, found.ticks),
         found.watermark_us,
         found.models,
         found.settings,
         {file.removesuffix(SUFFIX): _unpacked(content, f"{where}/{file}") for file, content in contents.items()},
         found.partitions,
         found.kernel,
+        found.outage,
     )
 
 
-def must_match(content: bytes, sha256: str, where: str) -> None:
-    """CheckpointError where the content is not the one that the manifest names."""
-    if hashlib.sha256(content).hexdigest() != sha256:
+def must_match(found: str, sha256: str, where: str) -> None:
+    """CheckpointError where the hash that was found is not the one in the manifest."""
+    if found != sha256:
         raise CheckpointError(f"{where}: its SHA-256 is not the one in the manifest")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -21,7 +22,7 @@ from pipeline.adapters.kafka_transactions import Message, Transactions, named_tw
 from pipeline.codecs.json import MAX_DEAD_BYTES, encode_alert, encode_dead_letter
 from pipeline.codecs.scores import encode_scores
 from pipeline.core.readings import Record
-from pipeline.ports import Assigned, Outputs, Polled, Position
+from pipeline.ports import Assigned, Moment, Outputs, Polled, Position
 from pipeline.settings_schema import KafkaSettings
 
 ANSWER_SECONDS = 5.0  # for one request, while assignments are resolved
@@ -29,6 +30,7 @@ BEAT_SECONDS = 1.0  # for a question whose answer can wait for the next turn
 METADATA_SECONDS = 30.0  # until a new partition is noticed
 FETCH_BYTES = 8 * 2**20  # of a partition, at most: room for max_poll_records of a kilobyte
 MILLISECOND = 1_000  # µs
+TICKS = re.compile(r"(\d{1,19}):(-?\d{1,19})")
 JSON_HEADERS = [("content-type", b"application/json")]
 
 log = structlog.get_logger(__name__)
@@ -156,8 +158,8 @@ class KafkaSource:
                 "readings out of retention", partition=tp.partition, committed=committed.offset, earliest=earliest,
                 lost=lost, effect="going on from the earliest; raise retention.ms to outlast an outage",
             )  # fmt: skip
-        tick = int(committed.metadata) if (committed.metadata or "").isdecimal() else 0
-        return Assigned(tp.partition, Position(max(committed.offset, earliest), tick), True, earliest, partitions)
+        position = Position(max(committed.offset, earliest), _ticks(committed.metadata or ""))
+        return Assigned(tp.partition, position, True, earliest, partitions)
 
     def _first(self, tp: TopicPartition, earliest: int, wait_ms: int) -> int:
         """Where the settings say to start."""
@@ -234,8 +236,13 @@ class KafkaSink:
 
 
 def committable(position: Position) -> OffsetAndMetadata:
-    """A position as the group keeps it: the tick travels as the offset's metadata."""
-    return OffsetAndMetadata(position.offset, str(position.tick or ""), -1)
+    """A position as the group keeps it: the ticks travel as the offset's metadata, 2 of at most 4 kB."""
+    return OffsetAndMetadata(position.offset, " ".join(f"{t.offset}:{t.time}" for t in position.ticks), -1)
+
+
+def _ticks(metadata: str) -> tuple[Moment, ...]:
+    """None where somebody else, or another build, has committed."""
+    return tuple(Moment(int(offset), int(time)) for offset, time in TICKS.findall(metadata))
 
 
 def _record(r: Any) -> Record:

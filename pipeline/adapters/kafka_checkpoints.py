@@ -33,22 +33,13 @@ SLOTS = ("a", "b")
 NAME = "name"  # the header that holds a checkpoint's name
 
 
-class TopicCheckpoints:
-    """Keeps the newest checkpoint of each partition, for the group that `consumer` is a member of."""
+class KeptInTopic:
+    """The newest checkpoint of each partition, to be read: belongs to no group and commits nothing."""
 
-    def __init__(
-        self,
-        settings: KafkaSettings,
-        consumer: KafkaConsumer,
-        waiting: Callable[[str], None],
-        clock: Callable[[], float] = time.time,
-        *,
-        outside: bool = False,
-    ) -> None:
-        """Connect and find the topic; `outside`: for a group that has no members."""
+    def __init__(self, settings: KafkaSettings, waiting: Callable[[str], None]) -> None:
+        """Connect and find the topic; `waiting` is called with the reason about once a second of a wait."""
         self._topic, self._readings = settings.topics.checkpoints, settings.topics.readings
-        self._group, self._waiting, self._clock = settings.group_id, waiting, clock
-        self._slots: dict[int, str] = {}  # partition -> the one that our last checkpoint went to
+        self._group, self._waiting = settings.group_id, waiting
         try:
             self._reader = KafkaConsumer(
                 **connection(settings),
@@ -64,26 +55,12 @@ class TopicCheckpoints:
             raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
         try:
             self._must_be_as_wide_as_the_readings()
-            self._transactions = Transactions(
-                settings, f"{transactional_id(settings)}-checkpoints", consumer, waiting,
-                seconds=TRANSACTION_SECONDS, compression=None, outside=outside,
-            )  # fmt: skip
         except BaseException:
             self._reader.close(autocommit=False)
             raise
 
-    def save(self, checkpoint: Checkpoint) -> str:
-        """Write it beside the one in force, which it then replaces."""
-        (name,) = self._saved([checkpoint])
-        return name
-
-    def save_all(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """All of them, or none."""
-        self._saved(checkpoints)
-
     def names(self, topic: str, partition: int, at_most: int) -> Iterator[str]:
         """That of the newest, if it is not behind `at_most`; for a moment after a commit, that of the one before."""
-        self._slots.pop(partition, None)  # it may have been another member's meanwhile
         found = self._in_force(partition)
         if found is not None:
             name = _name_of(found)
@@ -91,8 +68,35 @@ class TopicCheckpoints:
             if of_topic == f"{topic}/{partition}" and int(own.partition("-")[0]) <= at_most:
                 yield name
 
+    def about(self, name: str) -> Checkpoint:
+        """Its manifest alone."""
+        _, manifest, where = self._manifest(name)
+        return checkpoint_format.restored(manifest, {}, where)
+
     def load(self, name: str) -> Checkpoint:
         """Read and verify; CheckpointError says what is wrong with it."""
+        found, manifest, where = self._manifest(name)
+        slot, _, first = manifest.place.partition(" ")
+        if not first.isdecimal():
+            raise CheckpointError(f"{where}: does not say where its chunks are")
+        keys = {file: [self._key(slot, file, i) for i in range(len(of))] for file, of in manifest.sha256.items()}
+        wanted = {key for of_file in keys.values() for key in of_file}
+        between = self._records(manifest.partition, int(first), found.offset)
+        chunks = {record.key: record.value or b"" for record in between if record.key in wanted}
+        contents = {}
+        for file, of_file in keys.items():
+            for i, (key, sha256) in enumerate(zip(of_file, manifest.sha256[file], strict=True)):
+                found_hash = hashlib.sha256(chunks.get(key, b"")).hexdigest()
+                checkpoint_format.must_match(found_hash, sha256, f"{where}, {file}, chunk {i}")
+            contents[file] = b"".join(chunks[key] for key in of_file)
+        return checkpoint_format.restored(manifest, contents, where)
+
+    def close(self) -> None:
+        """Let go; what was saved stays."""
+        self._reader.close(autocommit=False)
+
+    def _manifest(self, name: str) -> tuple[Any, checkpoint_format.Manifest, str]:
+        """The record that it stands in, and where that is."""
         partition = int(name.split("/")[1])
         found = self._in_force(partition)
         if found is None or _name_of(found) != name:
@@ -101,68 +105,7 @@ class TopicCheckpoints:
         manifest = checkpoint_format.read_manifest(found.value or b"", where)
         if (manifest.topic, manifest.partition) != (self._readings, partition):
             raise CheckpointError(f"{where}: belongs to {manifest.topic}, partition {manifest.partition}")
-        slot, _, first = manifest.place.partition(" ")
-        if not first.isdecimal():
-            raise CheckpointError(f"{where}: does not say where its chunks are")
-        keys = {file: [self._key(slot, file, i) for i in range(len(of))] for file, of in manifest.sha256.items()}
-        wanted = {key for of_file in keys.values() for key in of_file}
-        between = self._records(partition, int(first), found.offset)
-        chunks = {record.key: record.value or b"" for record in between if record.key in wanted}
-        contents = {}
-        for file, of_file in keys.items():
-            for i, (key, sha256) in enumerate(zip(of_file, manifest.sha256[file], strict=True)):
-                checkpoint_format.must_match(chunks.get(key, b""), sha256, f"{where}, {file}, chunk {i}")
-            contents[file] = b"".join(chunks[key] for key in of_file)
-        return checkpoint_format.restored(manifest, contents, where)
-
-    def close(self) -> None:
-        """Let go; what was saved stays."""
-        self._transactions.close()
-        self._reader.close(autocommit=False)
-
-    def _saved(self, checkpoints: Sequence[Checkpoint]) -> list[str]:
-        taken = round(self._clock() * 1000)
-        names = [f"{c.topic}/{c.partition}/{c.position.offset:020d}-{taken:013d}" for c in checkpoints]
-        slots = [self._free_slot(c.partition) for c in checkpoints]
-        offsets = {TopicPartition(c.topic, c.partition): committable(c.position) for c in checkpoints}
-
-        def messages() -> Iterator[Message]:
-            for checkpoint, name, (slot, first) in zip(checkpoints, names, slots, strict=True):
-                yield from self._messages(checkpoint, name, slot, first)
-
-        try:
-            written = self._transactions.run(messages(), offsets)
-        except KafkaError as why:
-            raise CheckpointError(f"{self._topic}: {why}") from why
-        if not written:
-            raise CheckpointError(f"{self._topic}: the transaction came to nothing")
-        self._slots |= {c.partition: slot for c, (slot, _) in zip(checkpoints, slots, strict=True)}
-        return names
-
-    def _messages(self, checkpoint: Checkpoint, name: str, slot: str, first: int) -> Iterator[Message]:
-        """The chunks in their slot, then the manifest."""
-        sha256: dict[str, list[str]] = {}
-        for file, content in checkpoint_format.files(checkpoint).items():
-            hashes = sha256.setdefault(file, [])
-            for start in range(0, len(content), CHUNK_BYTES):
-                chunk = content[start : start + CHUNK_BYTES]
-                yield self._chunk(chunk, self._key(slot, file, len(hashes)), checkpoint.partition)
-                hashes.append(hashlib.sha256(chunk).hexdigest())
-        manifest = checkpoint_format.manifest(checkpoint, sha256, f"{slot} {first}")
-        headers = [(NAME, name.encode())]
-        yield Message(self._topic, self._key("manifest"), manifest, headers, checkpoint.partition)
-
-    def _chunk(self, content: bytes, key: bytes, partition: int) -> Message:
-        return Message(self._topic, key, content, [], partition)
-
-    def _free_slot(self, partition: int) -> tuple[str, int]:
-        """The slot that the manifest in force does not name, and an offset behind which its chunks will come."""
-        end = self._end(partition)
-        last = self._slots.get(partition)
-        if last is None and (found := self._in_force(partition)) is not None:
-            with contextlib.suppress(CheckpointError):  # of no use, whatever it names
-                last = checkpoint_format.read_manifest(found.value or b"", self._topic).place.partition(" ")[0]
-        return SLOTS[1] if last == SLOTS[0] else SLOTS[0], end
+        return found, manifest, where
 
     def _in_force(self, partition: int) -> Any:
         """The record of the newest manifest, looked for from the end; None where there is none."""
@@ -214,6 +157,95 @@ class TopicCheckpoints:
                 f"topic {self._topic}: {what}, {self._readings} has {wide[self._readings]}; give it as many, and "
                 "cleanup.policy=compact; `foreshock doctor` checks all"
             )
+
+
+class TopicCheckpoints(KeptInTopic):
+    """Keeps the newest checkpoint of each partition, for the group that `consumer` is a member of."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        consumer: KafkaConsumer,
+        waiting: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+        *,
+        outside: bool = False,
+    ) -> None:
+        """Connect and find the topic; `outside`: for a group that has no members."""
+        super().__init__(settings, waiting)
+        self._clock = clock
+        self._slots: dict[int, str] = {}  # partition -> the one that our last checkpoint went to
+        try:
+            self._transactions = Transactions(
+                settings, f"{transactional_id(settings)}-checkpoints", consumer, waiting,
+                seconds=TRANSACTION_SECONDS, compression=None, outside=outside,
+            )  # fmt: skip
+        except BaseException:
+            self._reader.close(autocommit=False)
+            raise
+
+    def names(self, topic: str, partition: int, at_most: int) -> Iterator[str]:
+        """That of the newest, as for whoever only reads."""
+        self._slots.pop(partition, None)  # it may have been another member's meanwhile
+        return super().names(topic, partition, at_most)
+
+    def save(self, checkpoint: Checkpoint) -> str:
+        """Write it beside the one in force, which it then replaces."""
+        (name,) = self._saved([checkpoint])
+        return name
+
+    def save_all(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """All of them, or none."""
+        self._saved(checkpoints)
+
+    def close(self) -> None:
+        """Let go; what was saved stays."""
+        self._transactions.close()
+        super().close()
+
+    def _saved(self, checkpoints: Sequence[Checkpoint]) -> list[str]:
+        taken = round(self._clock() * 1000)
+        names = [f"{c.topic}/{c.partition}/{c.position.offset:020d}-{taken:013d}" for c in checkpoints]
+        slots = [self._free_slot(c.partition) for c in checkpoints]
+        offsets = {TopicPartition(c.topic, c.partition): committable(c.position) for c in checkpoints}
+
+        def messages() -> Iterator[Message]:
+            for checkpoint, name, (slot, first) in zip(checkpoints, names, slots, strict=True):
+                yield from self._messages(checkpoint, name, slot, first)
+
+        try:
+            written = self._transactions.run(messages(), offsets)
+        except KafkaError as why:
+            raise CheckpointError(f"{self._topic}: {why}") from why
+        if not written:
+            raise CheckpointError(f"{self._topic}: the transaction came to nothing")
+        self._slots |= {c.partition: slot for c, (slot, _) in zip(checkpoints, slots, strict=True)}
+        return names
+
+    def _messages(self, checkpoint: Checkpoint, name: str, slot: str, first: int) -> Iterator[Message]:
+        """The chunks in their slot, then the manifest."""
+        sha256: dict[str, list[str]] = {}
+        for file, content in checkpoint_format.files(checkpoint).items():
+            hashes = sha256.setdefault(file, [])
+            for start in range(0, len(content), CHUNK_BYTES):
+                chunk = content[start : start + CHUNK_BYTES]
+                yield self._chunk(chunk, self._key(slot, file, len(hashes)), checkpoint.partition)
+                hashes.append(hashlib.sha256(chunk).hexdigest())
+        manifest = checkpoint_format.manifest(checkpoint, sha256, f"{slot} {first}")
+        headers = [(NAME, name.encode())]
+        yield Message(self._topic, self._key("manifest"), manifest, headers, checkpoint.partition)
+
+    def _chunk(self, content: bytes, key: bytes, partition: int) -> Message:
+        return Message(self._topic, key, content, [], partition)
+
+    def _free_slot(self, partition: int) -> tuple[str, int]:
+        """The slot that the manifest in force does not name, and an offset behind which its chunks will come."""
+        end = self._end(partition)
+        last = self._slots.get(partition)
+        if last is None and (found := self._in_force(partition)) is not None:
+            with contextlib.suppress(CheckpointError):  # of no use, whatever it names
+                last = checkpoint_format.read_manifest(found.value or b"", self._topic).place.partition(" ")[0]
+        return SLOTS[1] if last == SLOTS[0] else SLOTS[0], end
 
 
 def _name_of(manifest: Any) -> str:

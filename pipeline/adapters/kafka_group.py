@@ -1,4 +1,4 @@
-"""A group that has no members at the moment: where it stands, and where it will go on."""
+"""Where a group stands, and where one that has no members at the moment will go on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ from pipeline.ports import Position
 from pipeline.settings_schema import KafkaSettings
 
 ANSWER_MS = 15_000
+
+
+def committed(settings: KafkaSettings, topic: str) -> dict[int, int]:
+    """Partition -> the first offset that the group has not read yet, of the partitions that it has committed."""
+    try:
+        with KafkaAdminClient(**connection(settings)) as admin:
+            found = admin.list_group_offsets(settings.group_id)[settings.group_id]
+    except KafkaError as error:
+        raise KafkaSetupError(f"group {settings.group_id}: {error}") from error
+    return {tp.partition: at.offset for tp, at in found.items() if tp.topic == topic and at.offset >= 0}
 
 
 class IdleGroup:

@@ -18,6 +18,7 @@ class Kind(StrEnum):
     GAP = "gap"
     LIMIT = "limit"
     CLOCK = "clock"
+    INPUT_SILENT = "input-silent"  # not of a sensor but of a partition, see `silence`
 
 
 class State(StrEnum):

@@ -19,6 +19,7 @@ from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch
 from pipeline.core.reporting import Reporter
 from pipeline.core.rounds import Round, Rows, rounds
 from pipeline.core.scoring import Weights
+from pipeline.core.silence import Silences
 from pipeline.core.table import NEVER, UNFITTED, Arrays, Clock, Count, Level, SensorTable, Tally, layout
 
 
@@ -40,6 +41,7 @@ class Detector:
         self.rules = rules or Rules()
         self._experiment = weights, forecaster
         self.table = SensorTable(layout(model))
+        self._covered: dict[int, Tick] = {}  # the newest of a partition that is silent itself
         self._serve(model)
 
     def step(self, batch: ReadingBatch) -> Outcome:
@@ -58,8 +60,8 @@ class Detector:
         """Everything else that can change an alert, in its place in the stream."""
         out = Outcome.empty(0, len(self.model.targets))
         match event:
-            case Tick(partition, time):
-                out.alerts = self._silence(partition, time)
+            case Tick():
+                out.alerts = self._silence(event)
             case Swap(model):
                 self._swap(model)
             case Retire(sensor, time):
@@ -82,6 +84,15 @@ class Detector:
     def drop(self, partition: int) -> None:
         """Let a partition go."""
         self.table.remove(self.table.rows_of(partition))
+        self._covered.pop(partition, None)
+
+    def silences(self, partition: int) -> Silences:
+        """Who has been silent for how long there."""
+        rows = np.flatnonzero(self.table.partition == partition)
+        rows = rows[self.table.arrays.clock[rows, Clock.LAST] != NEVER]
+        clock = self.table.arrays.clock[rows]
+        told = clock[:, Clock.GAP_FROM] != NEVER
+        return Silences(stamps.heard(clock), clock[:, Clock.GAP_LIMIT], told, clock[:, Clock.OFFSET])
 
     def open_alerts(self) -> list[Alert]:
         """Every alert that is open now, as it would be told again."""
@@ -89,9 +100,13 @@ class Detector:
 
     def census(self) -> dict[str, int]:
         """Sensors by what they are doing; each is counted once."""
-        rows = self.table.rows_of()
+        rows = np.flatnonzero(self.table.partition >= 0)
         count, clock = self.table.arrays.count[rows], self.table.arrays.clock[rows]
         silent = clock[:, Clock.GAP_FROM] != NEVER
+        for partition, tick in self._covered.items():
+            silent |= (self.table.partition[rows] == partition) & (
+                tick.time - clock[:, Clock.LAST] > clock[:, Clock.GAP_LIMIT]
+            )
         warming = ~silent & (count[:, Count.FITTED] == UNFITTED)
         alert = ~silent & ~warming & (count[:, Count.STATE] == alerting.OPEN)
         scoring = ~silent & ~warming & ~alert
@@ -167,7 +182,7 @@ class Detector:
         steps[caught_up & ~gap] = 0  # by how much exactly it was behind, nobody knows
         silent = clock[rows, Clock.GAP_FROM] != NEVER  # a tick told of it, and may have been ahead of this reading
         told: list[tuple[int, Alert]] = []
-        for i in np.flatnonzero(gap | silent).tolist():
+        for i in np.flatnonzero(silent | (gap & ~self._is_covered(taken.partitions, last + set_back))).tolist():
             row, position = int(rows[i]), int(taken.at[i])
             if clock[row, Clock.GAP_FROM] == NEVER:
                 told.append((position, self._reporter.gap(row, int(times[i]))))
@@ -277,14 +292,29 @@ class Detector:
         self._admission = Admission(model, self.table, self.rules, self._engine)
         self._reporter = Reporter(model, self.table, self.rules, self.threshold)
 
-    def _silence(self, partition: int, time: int) -> list[Alert]:
+    def _silence(self, tick: Tick) -> list[Alert]:
         """Tell of the sensors of a partition that have been silent for longer than is usual for them."""
-        rows = self.table.rows_of(partition)
+        self._covered.pop(tick.partition, None)
+        if tick.covered is not None:
+            self._covered[tick.partition] = tick
         clock = self.table.arrays.clock
-        late = time - stamps.heard(clock[rows]) > clock[rows, Clock.GAP_LIMIT]
-        silent = rows[late & (clock[rows, Clock.LAST] != NEVER) & (clock[rows, Clock.GAP_FROM] == NEVER)]
-        clock[silent, Clock.GAP_FROM] = clock[silent, Clock.LAST]
-        return [self._reporter.gap(int(row), time) for row in silent]
+        rows = np.flatnonzero(self.table.partition == tick.partition)
+        rows = rows[(clock[rows, Clock.LAST] != NEVER) & (clock[rows, Clock.GAP_FROM] == NEVER)]
+        last, limit = stamps.heard(clock[rows]), clock[rows, Clock.GAP_LIMIT]
+        silent = tick.time - last > limit
+        if tick.covered is not None:
+            silent &= (last + limit < tick.covered.since) | (last > tick.covered.until)
+        rows = self.table.by_name(rows[silent])
+        clock[rows, Clock.GAP_FROM] = clock[rows, Clock.LAST]
+        return [self._reporter.gap(int(row), tick.time) for row in rows]
+
+    def _is_covered(self, partitions: IntArray, last: IntArray) -> BoolArray:
+        """Whether a silence since `last` (µs) is part of one of its partition, (n,)."""
+        covered = np.zeros(len(partitions), np.bool_)
+        for partition, tick in self._covered.items():
+            if tick.covered is not None:
+                covered |= (partitions == partition) & (last <= tick.covered.until)
+        return covered
 
     def _retire(self, rows: Rows, time: int) -> list[Alert]:
         """Resolve what is open, and forget the sensor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,12 +14,20 @@ from pipeline.core.readings import SECOND, BoolArray, FloatArray, IntArray, Reje
 from pipeline.core.thresholds import Budget
 
 
+class Covered(NamedTuple):
+    """Silences that are part of one alert on their partition: nothing is told of each."""
+
+    since: int  # µs: those that became gaps from then on,
+    until: int  # µs: after a last reading at or before then
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """A partition has been read to its end and its event time has reached `time` (µs): who is silent?"""
 
     partition: int
     time: int
+    covered: Covered | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

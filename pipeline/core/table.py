@@ -196,6 +196,10 @@ class SensorTable:
         rows = [row for p in partitions for _, row in sorted(self._index.get(p, {}).items())]
         return np.array(rows, np.intp)
 
+    def by_name(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """These rows of one partition in the order of their names."""
+        return np.array(sorted(rows.tolist(), key=lambda row: self.names[row] or ""), np.intp)
+
     def gather(self, rows: npt.NDArray[np.intp]) -> Arrays:
         """Copies of whole rows, with their names as UTF-8 bytes."""
         names = np.array([(self.names[r] or "").encode() for r in rows], dtype=np.bytes_)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.core.detector import Detector
-from pipeline.ports import Checkpoint, CheckpointError, CheckpointStore, Position
+from pipeline.core.silence import Outage
+from pipeline.ports import Checkpoint, CheckpointError, CheckpointStore, Moment, Position
 from tests.models import model, stream, waves
 
 TOPIC = "sensor.readings"
@@ -22,7 +23,8 @@ def taken(topic: str = TOPIC, sensors: int = 3) -> Checkpoint:
     detector.step(stream(waves(sensors, 100)))
     groups = {"g": detector.snapshot(0), "empty": Detector(model(channels=2)).snapshot(0)}
     models, watermark = {"g": "0" * 64}, 1_795_347_600_123_000
-    return Checkpoint(topic, 0, Position(300, tick=17), watermark, models, "settings", groups, 6, "numpy 2")
+    position, outage = Position(300, (Moment(290, 17), Moment(300, 18))), Outage(10, 18, 18, 2, 3, 288, 299)
+    return Checkpoint(topic, 0, position, watermark, models, "settings", groups, 6, "numpy 2", outage)
 
 
 def at(offset: int, partition: int = 0, *, of: Checkpoint) -> Checkpoint:

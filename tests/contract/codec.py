@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+
 import pytest
 
 from pipeline.codecs import CODECS, Codec, decode, reading_codec
+from pipeline.codecs.json import LATEST
 from pipeline.core.readings import Quality, Reading, Reason, Record, Rejected
+from tests.contract.mutation import mutations
+from tests.faults import Said
 
+FUZZED = 100_000
 NOW = 1_795_347_600_123_000  # µs
 READINGS = [
     Reading("plant1/pump-7", NOW, {"value": 71.3}),
@@ -22,10 +31,28 @@ def record(value: bytes | None, offset: int = 17, content_type: str | None = Non
     return Record("sensor.readings", 3, offset, NOW + 250_000, b"plant1/pump-7", value, headers)
 
 
+def well_formed(decoded: list[Reading] | Rejected) -> bool:
+    """What everything behind a codec may rely on."""
+    if isinstance(decoded, Rejected):
+        return isinstance(decoded.reason, Reason) and 0 < len(decoded.detail) <= 400
+    return all(
+        isinstance(reading.time, int)
+        and 0 <= reading.time < LATEST
+        and reading.sensor
+        and reading.values
+        and not any(map(math.isinf, reading.values.values()))
+        for reading in decoded
+    )
+
+
 class CodecContract:
     @pytest.fixture
     def codec(self) -> Codec:
         raise NotImplementedError("a codec's tests say which codec they test")
+
+    def corpus(self) -> Sequence[bytes]:
+        """What the fuzzer starts from, beside the messages that the codec writes: good ones and bad ones."""
+        return []
 
     def readings(self, codec: Codec, value: bytes) -> list[Reading]:
         decoded = codec.decode(record(value))
@@ -60,6 +87,27 @@ class CodecContract:
         message = codec.encode(READINGS[1])
         for length in range(len(message)):
             assert isinstance(codec.decode(record(message[:length])), Rejected), message[:length]
+
+    @pytest.mark.fault(
+        "100,000 mutated messages, {suite}", expected="each gives readings or a reason; nothing raises, no inf passes"
+    )
+    def test_a_hundred_thousand_mutated_messages_give_readings_or_a_reason(self, codec: Codec, seen: Said) -> None:
+        outcomes: Counter[str] = Counter()
+        seeds = [*map(codec.encode, READINGS), *self.corpus()]
+        longest = 0.0
+        for value in mutations(seeds, FUZZED):
+            began = time.perf_counter()
+            decoded = codec.decode(record(value))
+            longest = max(longest, time.perf_counter() - began)
+            assert well_formed(decoded), value
+            outcomes[decoded.reason if isinstance(decoded, Rejected) else "good"] += 1
+        assert outcomes.keys() >= {"good", *map(str, self.refusals())}
+        said = ", ".join(f"{how_many:,} {what}" for what, how_many in outcomes.most_common())
+        seen(f"{said}; the slowest took {longest * 1e3:.1f} ms")
+
+    def refusals(self) -> set[Reason]:
+        """Reasons that the fuzzer has to meet, or it does not reach what it should."""
+        return {Reason.UNREADABLE, Reason.SCHEMA, Reason.VALUE, Reason.SENSOR, Reason.TIME}
 
     def test_a_refusal_says_where_the_message_stands_and_keeps_it(self, codec: Codec) -> None:
         decoded = codec.decode(record(b"\xff"))

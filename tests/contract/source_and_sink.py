@@ -93,7 +93,7 @@ class SourceAndSinkContract:
         world.produce([b"a", b"b", b"c"])
         with world.member() as (source, sink):
             until(source, lambda polls: len(records(polls)) >= 3)
-            assert sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(2, tick=0)})
+            assert sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(2)})
         assert world.published() == ([ALERT.alert_id.encode()], 1)
         with world.member() as (source, _):
             polls = until(source, lambda polls: bool(records(polls)) and 0 in assigned(polls))

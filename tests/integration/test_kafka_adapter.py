@@ -20,13 +20,16 @@ from pipeline.adapters import kafka_transactions
 from pipeline.adapters.kafka import KafkaSink, KafkaSource
 from pipeline.adapters.kafka_admin import survey
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
-from pipeline.ports import Outputs, Position, Sink, Source
+from pipeline.ports import Moment, Outputs, Position, Sink, Source
+from pipeline.runner import MOST_TICKS
 from pipeline.settings_schema import KafkaSettings
 from tests.brokers import Broker
 from tests.conftest import NewTopics
 from tests.contract.source_and_sink import ALERT, DEAD, STARTS, SourceAndSinkContract, World, assigned, records, until
 from tests.kafka.node import KafkaNode, KafkaNodeError, fetch_jars
 from tests.service import messages
+
+TICKS = tuple(Moment(1, 1_795_347_600_123_000 + i) for i in range(MOST_TICKS))
 
 
 def ignore(reason: str) -> None:
@@ -126,15 +129,15 @@ def test_a_member_that_comes_takes_half_and_the_other_commits_what_it_gives_up(
 
 
 @pytest.mark.kafka_only
-def test_the_last_tick_travels_with_the_commit(broker: Broker, topics: NewTopics) -> None:
+def test_the_ticks_that_changed_something_travel_with_the_commit(broker: Broker, topics: NewTopics) -> None:
     world = KafkaWorld(broker, topics)
     world.produce([b"a"])
     with world.member() as (source, sink):
         until(source, lambda polls: bool(records(polls)))
-        assert sink.deliver(Outputs(), {0: Position(1, tick=1_795_347_600_123_000)})
+        assert sink.deliver(Outputs(), {0: Position(1, TICKS)})
     with world.member() as (source, _):
         polls = until(source, lambda polls: 0 in assigned(polls))
-    assert assigned(polls)[0].position == Position(1, tick=1_795_347_600_123_000)
+    assert assigned(polls)[0].position == Position(1, TICKS)
 
 
 def test_alerts_are_keyed_by_their_sensor(broker: Broker, topics: NewTopics) -> None:
@@ -168,10 +171,10 @@ def test_a_commit_of_unknown_outcome_is_looked_up_and_never_repeated_in_place(
         until(source, lambda polls: 0 in assigned(polls))
         with monkeypatch.context() as patch:
             patch.setattr(kafka_transactions, "_commit", cut_off)
-            assert sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1, tick=7)}) == committed
+            assert sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1, (Moment(1, 7),))}) == committed
         assert world.published() == ([ALERT.alert_id.encode()] * committed, 1 * committed)
         if not committed:
-            assert sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1, tick=7)})
+            assert sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1, (Moment(1, 7),))})
     assert [line["found"] for line in logs if "found" in line] == ["committed" if committed else "aborted"]
     assert world.published() == ([ALERT.alert_id.encode()], 1)
 

@@ -22,7 +22,7 @@ NUMBER = st.integers(-(2**70), 2**70)
 
 @given(st.binary(max_size=200))
 @example(b"[" * 200_000)
-@example(b'{"format":2}')
+@example(b'{"format":3}')
 @example(b'{"format":99999999999999999999999}')
 def test_any_bytes_as_a_manifest(content: bytes) -> None:
     with pytest.raises(CheckpointError, match="here"):

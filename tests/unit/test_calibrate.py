@@ -131,6 +131,13 @@ def test_the_blocks_of_a_long_history_weigh_no_more_than_so_many(monkeypatch: py
     assert model.sensors.arrays["level"][0, Level.OWN_BLOCKS] == episodes.GROUP_BLOCKS + 6
 
 
+def test_of_many_channels_blocks_that_few_counts_judged_do_not_say_what_is_usual() -> None:
+    histories = [sensor("a", calm(1700, 0, 2), 100), sensor("b", calm(700, 1, 2), 100)]
+    model, _ = calibrate(models.model(channels=2), histories)
+    own = model.sensors.arrays["level"][:, Level.OWN_BLOCKS] - episodes.GROUP_BLOCKS
+    assert own.tolist() == [32 - 10, 12 - 6], "the first 500 readings are left out, or the first half"
+
+
 def test_the_service_neither_learns_nor_alerts_on_history_and_goes_on_where_it_ended() -> None:
     model, _ = calibrated()
     detector = Detector(model, RULES)

@@ -104,7 +104,9 @@ def test_evaluate_shows_a_table_on_a_terminal_and_json_where_it_is_asked_for(
     labels = write(tmp_path / "labels.json", json.dumps({"a": [[stamp(5), stamp(7)]]}), [])
     words = ("evaluate", scores.parent, labels, "--no-vus")
     terminal = io.StringIO()
-    monkeypatch.setattr("pipeline.cli.out", Console(file=terminal, force_terminal=True, width=120, color_system=None))
+    monkeypatch.setattr(
+        "pipeline.cli.judge.out", Console(file=terminal, force_terminal=True, width=120, color_system=None)
+    )
     assert foreshock(*words, "--json", tmp_path / "figures.json").exit_code == 0
     assert "1 of 1 labelled window found in 1 series, with 0 false alarms." in terminal.getvalue()
     assert "{" not in terminal.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -64,6 +65,9 @@ class TestJsonReadings(CodecContract):
     @pytest.fixture
     def codec(self) -> Codec:
         return JsonReadings()
+
+    def corpus(self) -> Sequence[bytes]:
+        return [path.read_bytes() for path in CORPUS]
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.adapters.checkpoints import FolderCheckpoints
 from pipeline.core.detector import Detector
-from pipeline.ports import Checkpoint, CheckpointError, Position
+from pipeline.ports import Checkpoint, CheckpointError, Moment, Position
 from pipeline.repartition import repartitioned, sources
 from tests.models import model, stream, waves
 
@@ -27,7 +27,7 @@ def before() -> dict[int, Checkpoint]:
     detector = Detector(model())
     detector.step(READINGS.take(slice(0, 540)))
     return {
-        p: Checkpoint(TOPIC, p, Position(300 + p, tick=5), 17 - p, {}, "", {"g": detector.snapshot(p)}, 2)
+        p: Checkpoint(TOPIC, p, Position(300 + p, (Moment(2, 5),)), 17 - p, {}, "", {"g": detector.snapshot(p)}, 2)
         for p in (0, 1)
     }
 

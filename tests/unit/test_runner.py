@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.adapters.checkpoints import FolderCheckpoints
-from pipeline.adapters.memory import MemoryBroker, MemorySink, MemorySource
+from pipeline.adapters.memory import MemoryBroker
 from pipeline.bundle import BundleError
 from pipeline.codecs import JSON
 from pipeline.core.alerts import Alert, Kind, State
-from pipeline.core.detector import Detector
+from pipeline.core.events import Rules
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, Reading, Reason
-from pipeline.groups import Groups
-from pipeline.ports import Checkpoint, PartitionsChangedError
-from pipeline.progress import Clock, Pace
-from pipeline.recovery import Recovery
-from pipeline.routing import Group, Router
+from pipeline.core.silence import SHARE
+from pipeline.ports import Checkpoint, Moment, PartitionsChangedError
+from pipeline.progress import Pace
 from pipeline.runner import Runner
+from pipeline.serving import Serving
+from pipeline.testing import Member, Played, Time
 from tests.models import INTERVAL, START, model, stream, waves
 
 DAY_LATER = START / SECOND + 86_400
-
-
-@dataclass
-class Time:
-    """A clock that stands still until it is moved."""
-
-    now: float = 0.0  # s
-
-    def clock(self) -> Clock:
-        return Clock(wall=lambda: DAY_LATER + self.now, monotonic=lambda: self.now)
 
 
 def paced(**others: float) -> Pace:
@@ -46,29 +35,20 @@ def paced(**others: float) -> Pace:
     return Pace("sensor.readings", **(settings | others))  # type: ignore[arg-type]
 
 
-@dataclass
-class Service:
-    """A runner that can be killed and started again; the broker and the folder stay."""
+class Service(Member):
+    """One that serves a small model, a hundred messages a turn, and stays on the day after its readings."""
 
-    broker: MemoryBroker
-    folder: Path
-    models: dict[str, Model] = field(default_factory=lambda: {"g": model()})
-    fingerprint: str = "f"
-    kernel: str = ""
-    batch: int = 100
-    pace: Pace = field(default_factory=paced)
-    time: Time = field(default_factory=Time)
+    def __init__(
+        self, broker: MemoryBroker, folder: Path, models: dict[str, Model] | None = None, fingerprint: str = "f",
+        kernel: str = "", batch: int = 100, pace: Pace | None = None,
+    ) -> None:  # fmt: skip
+        models = models or {"g": model()}
+        served = Serving(models, {name: Rules() for name in models}, frozenset(), SHARE, {}, fingerprint)
+        super().__init__(broker, folder, served, pace or paced(), batch, Time(began=DAY_LATER), kernel)
 
-    def start(self) -> Runner:
-        router = Router({name: Group(m.channels) for name, m in self.models.items()})
-        groups = Groups({name: Detector(m) for name, m in self.models.items()}, router)
-        self.source, self.sink = MemorySource(self.broker, most_records=self.batch), MemorySink(self.broker)
-        self.store = FolderCheckpoints(self.folder)
-        recovery = Recovery(groups, self.store, "sensor.readings", self.fingerprint, self.kernel)
-        return Runner(groups, self.source, self.sink, recovery, self.pace, self.serving, self.time.clock())
-
-    def serving(self) -> Mapping[str, Model]:
-        return self.models
+    def take_up(self, models: dict[str, Model]) -> None:
+        """They serve from the next look at the folder of the bundles on."""
+        self.serving = replace(self.serving, models=models)
 
 
 def fill(broker: MemoryBroker, rows: int = 400, sensors: int = 3) -> None:
@@ -93,10 +73,8 @@ def offsets(service: Service) -> list[int]:
 
 
 def told(broker: MemoryBroker) -> dict[tuple[str, int], Alert]:
-    """What was published, by identity and revision, each of them once; which checkpoint it names may differ."""
-    alerts = {(a.alert_id, a.revision): replace(a, evidence=replace(a.evidence, checkpoint="")) for a in broker.alerts}
-    assert len(alerts) == len(broker.alerts), "said twice"
-    return alerts
+    """What was published, by identity and revision, each of them once."""
+    return Played(broker.alerts, []).said
 
 
 @pytest.fixture
@@ -199,7 +177,7 @@ def test_state_goes_on_under_another_model_or_other_settings(
     before = {alert.alert_id for alert in runner.open_alerts()}
     runner.drain(0)
     with capture_logs() as logs:
-        other = replace(Service(broker, tmp_path), **change).start()  # type: ignore[arg-type]
+        other = Service(broker, tmp_path, **change).start()  # type: ignore[arg-type]
         other.turn()
     (adopted,) = [line["why"] for line in logs if line["event"] == "checkpoint adopted"]
     assert why in adopted
@@ -387,7 +365,7 @@ def test_silence_is_noticed_at_the_end_of_the_partition_and_only_while_the_broke
     runner.turn()
     (gap,) = broker.alerts
     assert (gap.kind, gap.state, gap.start, gap.mode) == (Kind.GAP, State.FIRING, START + 2 * INTERVAL, "live")
-    assert broker.committed[0].tick == gap.last, "the tick travels with the commit"
+    assert broker.committed[0].ticks == (Moment(3, gap.last),), "the tick travels with the commit"
     runner.drain(0)
     broker.alerts.clear()
     again = service.start()
@@ -429,7 +407,7 @@ def test_a_swap_has_a_place_in_the_stream_that_a_restart_knows(tmp_path: Path) -
     for _ in range(3):
         runner.turn()
     newer = replace(model(version="2"), ref=replace(model().ref, version="2", sha256="2" * 64))
-    service.models = {"g": newer}
+    service.take_up({"g": newer})
     runner.take_up_models()
     runner.turn()
     assert offsets(service) == [200, 200], "one before the swap, one behind it, and no reading between them"
@@ -447,7 +425,7 @@ def test_a_broken_bundle_leaves_the_present_model_serving(tmp_path: Path, monkey
     def broken() -> Mapping[str, Model]:
         raise BundleError("models/g/2: its SHA-256 is not the one in the manifest")
 
-    monkeypatch.setattr(service, "serving", broken)
+    monkeypatch.setattr(service, "load", broken)
     runner = service.start()
     runner.turn()
     runner.take_up_models()
@@ -477,3 +455,64 @@ def test_a_silent_sensor_is_told_of_while_others_keep_the_partition_from_ever_be
         runner.turn()
     assert runner.partitions[0].position < broker.end(0)
     assert [a.sensor for a in broker.alerts if a.kind is Kind.GAP and a.state is State.FIRING] == ["mute"]
+
+
+SILENT = {
+    3: range(4),
+    8: (8, 9),
+    12: range(5),
+    16: range(1),
+    30: range(0),
+    40: range(9),
+    47: range(9, 10),
+    49: range(0),
+}
+
+
+def outages(
+    folder: Path, killed_at: int = -1, checkpoint_seconds: float = 1e9
+) -> dict[tuple[str, int], tuple[Kind, State, int]]:
+    """Ten sensors that fall silent together and alone, each minute read to its end; what was published."""
+    broker = MemoryBroker()
+    silent: Sequence[int] = ()
+    service = Service(broker, folder, pace=paced(checkpoint_seconds=checkpoint_seconds))
+    runner = service.start()
+    for minute in range(60):
+        silent = SILENT.get(minute, silent)
+        for i in sorted(set(range(10)) - set(silent)):
+            reading = Reading(f"s{i}", START + minute * INTERVAL, {"c0": 20.0})
+            broker.produce(JSON.encode(reading), timestamp=reading.time)
+        if minute == killed_at:
+            runner = service.start()
+            drained(runner, broker)
+        service.time.now += 2
+        for _ in range(3):
+            runner.turn()
+    assert runner.open_alerts() == []
+    return {key: (a.kind, a.state, a.start) for key, a in told(broker).items()}
+
+
+def test_what_only_ticks_had_noticed_is_the_same_after_a_kill_at_any_minute(tmp_path: Path) -> None:
+    whole = outages(tmp_path / "whole")
+    assert {kind for kind, _, _ in whole.values()} == {Kind.GAP, Kind.INPUT_SILENT}
+    assert len(whole) >= 8
+    for minute in (10, 17, 23, 35, 46, 48):
+        assert outages(tmp_path / f"{minute}", minute, checkpoint_seconds=9.0 if minute % 2 else 1e9) == whole, minute
+
+
+def test_a_checkpoint_is_due_when_a_commit_has_half_the_ticks_to_remember_that_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.runner.MOST_TICKS", most := 8)
+    broker = MemoryBroker()
+    service = Service(broker, tmp_path)
+    runner = service.start()
+    for minute in range(5 * most):
+        reading = Reading(f"s{minute}", START + minute * INTERVAL, {"c0": 20.0})  # each is heard of once
+        broker.produce(JSON.encode(reading), timestamp=reading.time)
+        service.time.now += 2
+        for _ in range(2):
+            runner.turn()
+    assert len(broker.committed[0].ticks) == most
+    ticks = [service.store.load(name).position.ticks for name in service.store.names("sensor.readings", 0, 10**9)]
+    assert set(broker.committed[0].ticks[: most // 2]) <= set(ticks[0])

@@ -1,21 +1,15 @@
-"""For tests of a configuration: the service, killed at a named point of its turn.
-
-    python -m pipeline.testing committed:3 run --config foreshock.toml
-
-is `foreshock run`, which ends by SIGKILL when it passes the point for the third time. The service itself knows nothing
-of this: a point is the end of a function that is wrapped here.
-"""
+"""The service, killed or held up at a named point of its turn. It knows nothing of this: points are wrapped here."""
 
 from __future__ import annotations
 
 import functools
 import os
 import signal
-import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from pipeline import cli
 from pipeline.adapters import checkpoints, kafka_transactions
 from pipeline.adapters.kafka import KafkaSource
 from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
@@ -36,34 +30,41 @@ POINTS: dict[str, list[Place]] = {
 
 def kill_at(point: str, passes: int, kill: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)) -> None:
     """From now on, `kill` when the point is passed for the `passes`-th time, whoever passes it; KeyError if unknown."""
-    left = passes
+    _watch(point, lambda pass_: kill() if pass_ == passes else None)
 
-    def passed() -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            kill()
+
+def pause_at(point: str, passes: int, seconds: float, pause: Callable[[float], None] = time.sleep) -> None:
+    """From now on, each pass of the point takes `seconds` longer, from the `passes`-th on; KeyError if unknown."""
+    _watch(point, lambda pass_: pause(seconds) if pass_ >= passes else None)
+
+
+def at(words: str) -> None:
+    """Do what POINT[:PASSES[:SECONDS]] says: kill at that pass, or be slow from there on; ValueError if it is none."""
+    point, passes, seconds = [*words.split(":"), "", ""][:3]
+    if point not in POINTS:
+        raise ValueError(f"{point!r} is no point of a turn; there are {', '.join(POINTS)}")
+    do = partial(pause_at, seconds=float(seconds)) if seconds else kill_at
+    do(point, int(passes or 1))
+
+
+def _watch(point: str, passed: Callable[[int], None]) -> None:
+    """Call `passed` with 1, 2, ... behind whatever the point stands for."""
+    passes = 0
+
+    def count() -> None:
+        nonlocal passes
+        passes += 1
+        passed(passes)
 
     for owner, name in POINTS[point]:
-        setattr(owner, name, _followed(getattr(owner, name), passed))
+        setattr(owner, name, _followed(getattr(owner, name), count))
 
 
-def _followed(function: Callable[..., Any], passed: Callable[[], None]) -> Callable[..., Any]:
+def _followed(function: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
     @functools.wraps(function)
     def followed(*args: Any, **words: Any) -> Any:
         result = function(*args, **words)
-        passed()
+        then()
         return result
 
     return followed
-
-
-def main() -> None:
-    """The first word is POINT:PASSES, the others are those of `foreshock`."""
-    point, _, passes = sys.argv.pop(1).partition(":")
-    kill_at(point, int(passes or 1))
-    cli.main()
-
-
-if __name__ == "__main__":
-    main()

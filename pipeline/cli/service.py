@@ -1,0 +1,98 @@
+"""The service: run it, ask it, look for what would keep it from running."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from datetime import UTC, datetime
+from http.client import HTTPException
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pipeline.bundle import BundleError
+from pipeline.cli.words import Config, settings_of
+from pipeline.console import FAILED, WRONG_WORDS, err, out, sentences
+
+Url = Annotated[str, typer.Option("--url", help="Where the service answers.")]
+DEFAULT_URL = "http://127.0.0.1:9108"
+
+
+def run(config: Config = None) -> None:
+    """The long-running service: readings from Kafka in, alerts to Kafka out."""
+    from pipeline.adapters.columns import DataError
+    from pipeline.adapters.kafka_connection import KafkaSetupError
+    from pipeline.app import build
+    from pipeline.ports import PartitionsChangedError
+    from pipeline.web import WebError
+
+    with sentences(BundleError, DataError, KafkaSetupError, PartitionsChangedError, WebError):
+        build(settings_of(config)).run()
+
+
+def alerts(
+    is_open: Annotated[bool, typer.Option("--open", help="Those that are open now; there are no others to ask for.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """The open alerts of a running service."""
+    if not is_open:
+        err.print("foreshock alerts --open lists what is open; the past is in the topic sensor.alerts")
+        raise typer.Exit(WRONG_WORDS)
+    table = Table("since", "sensor", "channel", "kind", "severity", "score or measure", "threshold or limit", box=None)
+    for a in _ask(url, "/alerts"):
+        measured = a["score"] if a["score"] is not None else a["measure"]
+        limit = a["threshold"] if a["threshold"] is not None else a["limit"]
+        figures = (f"{x:.4g}" if x is not None else "" for x in (measured, limit))
+        table.add_row(_when(a["start"]), a["sensor"], a["channel"], a["kind"], a["severity"], *figures)
+    out.print(table if table.row_count else "no alert is open")
+
+
+def sensor_show(sensor: Annotated[str, typer.Argument(metavar="ID")], url: Url = DEFAULT_URL) -> None:
+    """What a running service knows of a sensor: state, score, scale, limits."""
+    out.print_json(json.dumps(_ask(url, f"/sensors/{urllib.parse.quote(sensor)}")))
+
+
+def doctor(
+    config: Config = None,
+    create_topics: Annotated[bool, typer.Option(help="First create missing topics, unreplicated.")] = False,
+) -> None:
+    """Look for what would keep the service from running: broker, topics, model, clock, permissions."""
+    from pipeline.adapters.kafka_connection import KafkaAwayError
+    from pipeline.adapters.kafka_topics import ensure_topics
+    from pipeline.doctor import READINGS_PARTITIONS, checks
+
+    settings = settings_of(config)
+    topics = settings.kafka.topics
+    if create_topics:
+        with sentences(KafkaAwayError):
+            others = filter(None, (topics.alerts, topics.dead_letter, topics.scores))
+            wide = {topics.readings, *([topics.checkpoints] if settings.checkpoints.store == "topic" else [])}
+            wanted = dict.fromkeys(others, 1) | dict.fromkeys(wide, READINGS_PARTITIONS)
+            ensure_topics(settings.kafka, wanted, {topics.checkpoints})
+    found = checks(settings)
+    table = Table("", "check", "found", "what to do", box=None)
+    for check in found:
+        table.add_row(
+            "ok" if check.ok else "[red]FAILED[/red]", check.name, check.detail, "" if check.ok else check.remedy
+        )
+    out.print(table)
+    if not all(check.ok for check in found):
+        raise typer.Exit(FAILED)
+
+
+def _ask(url: str, path: str) -> Any:
+    try:
+        with urllib.request.urlopen(url + path, timeout=5) as answer:  # noqa: S310 - the operator's own URL
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        err.print(f"{url}{path}: {error.read(500).decode(errors='replace')}", style="red", markup=False)
+    except (OSError, HTTPException, ValueError) as error:
+        err.print(f"{url} does not answer: {error}; is the service running? give --url", style="red", markup=False)
+    raise typer.Exit(FAILED)
+
+
+def _when(milliseconds: float) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,69 @@
+"""What serves: the models, the rules that the settings make for each of them, and the hash that names those rules."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.adapters.sensors import bounds, read_sensors_csv
+from pipeline.bundle import BundleError
+from pipeline.core.alerts import Kind
+from pipeline.core.detector import Detector
+from pipeline.core.events import Rules
+from pipeline.core.model import Model
+from pipeline.core.readings import SECOND
+from pipeline.core.silence import InputWatch
+from pipeline.core.thresholds import Budget
+from pipeline.groups import Groups
+from pipeline.routing import Router, groups_of
+from pipeline.settings_schema import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Everything that decides about alerts, by group."""
+
+    models: Mapping[str, Model]
+    rules: Mapping[str, Rules]
+    muted: frozenset[Kind]  # kinds that the settings switched off
+    input_silent_share: float
+    patterns: Mapping[str, str]  # of sensors, where the settings have one
+    fingerprint: str  # SHA-256 of the settings and of sensors.csv, as far as they can change an alert
+
+    def groups(self) -> Groups:
+        """A new detector for each group, behind their router."""
+        detectors = {name: Detector(model, self.rules[name]) for name, model in self.models.items()}
+        watch = InputWatch(self.input_silent_share)
+        return Groups(detectors, Router(groups_of(self.models, self.patterns)), self.muted, watch)
+
+
+def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
+    """What these settings make of these models; DataError where sensors.csv cannot be read."""
+    patterns, detection = settings.model.groups, settings.detection
+    if strangers := sorted(patterns.keys() - models.keys()):
+        raise BundleError(
+            f"{settings.model.dir}: no bundle for {', '.join(strangers)}, which model.groups names; "
+            f"there are {', '.join(sorted(models))}"
+        )
+    sensors = read_sensors_csv(settings.sensors_csv) if settings.sensors_csv else []
+    fleet = sum(len(model.sensors.names) for model in models.values())
+    rules = {
+        name: Rules(
+            fleet=fleet,
+            budget=Budget.parse(detection.budget),
+            max_future=round(detection.max_future_seconds * SECOND),
+            bridge=detection.bridge,
+            bounds=bounds(sensors, model.channels),
+        )
+        for name, model in models.items()
+    }
+    on = {
+        Kind.STUCK: detection.stuck,
+        Kind.GAP: detection.gap,
+        Kind.LIMIT: detection.limit,
+        Kind.CLOCK: detection.clock,
+    }
+    muted = frozenset(kind for kind, wanted in on.items() if not wanted)
+    fingerprint = hashlib.sha256(f"{settings.fingerprint()} {sensors}".encode()).hexdigest()
+    return Serving(models, rules, muted, detection.input_silent_share, patterns, fingerprint)
