@@ -20,6 +20,7 @@ from pipeline.adapters.kafka import KafkaSink, KafkaSource
 from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
 from pipeline.adapters.kafka_connection import KafkaAwayError
 from pipeline.core.model import Model
+from pipeline.crowd import Crowd
 from pipeline.ports import CheckpointStore, PartitionsChangedError
 from pipeline.progress import Pace, Turn
 from pipeline.recovery import Recovery
@@ -50,6 +51,7 @@ class App:
         self._stopping = threading.Event()
         self._watchdog = threading.Timer(DRAIN_SECONDS, _cut_off)
         self._reload = threading.Event()
+        self._crowd = Crowd()
         self._count_due = 0.0
 
     def run(self) -> None:
@@ -147,6 +149,7 @@ class App:
 
     def _report(self, runner: Runner, turn: Turn) -> None:
         self.telemetry.turned(turn, runner.partitions)
+        self._crowd.turned(turn.stepped)
         self.status.waiting_for = turn.waiting_for
         self.status.beat()
         self.status.answer(self._groups.describe)

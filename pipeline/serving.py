@@ -55,6 +55,7 @@ def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
             max_future=round(detection.max_future_seconds * SECOND),
             bridge=detection.bridge,
             bounds=bounds(sensors, model.channels),
+            most_sensors=detection.max_sensors_per_partition,
         )
         for name, model in models.items()
     }

@@ -97,14 +97,16 @@ class FaultTable:
             self._seen[item.nodeid] = "; ".join(said)
         return result
 
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+        """Write the page, or say why it is left as it is."""
         if self._page is None:
             return
         if exitstatus or not self._seen:
-            raise pytest.UsageError(f"{self._page} is left as it is: not every test of a fault passed")
+            terminalreporter.line(f"{self._page} is left as it is: not every test of a fault passed", red=True)
+            return
         from tests.conftest import BROKER
 
-        chosen = session.config.stash.get(BROKER, None)
+        chosen = terminalreporter.config.stash.get(BROKER, None)
         rows = [row._replace(seen=self._seen[row.test]) for row in self.collected if row.test in self._seen]
         self._page.write_text(written(rows, chosen.name if chosen else "no broker"), encoding="utf-8")
 

@@ -5,7 +5,6 @@ Each has a fit of its own for every sensor that is trained on, and one to all of
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import Ridge
 
+from pipeline.core.lstm import Steps
 from pipeline.core.model import Array, Layer, Network
 from pipeline.core.readings import BoolArray, FloatArray
 from training.baselines import AR_LAGS, RIDGE_ROWS, ROWS_PER_LAG, VAR_LAGS
@@ -24,28 +24,7 @@ RATES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9,
 Which = npt.NDArray[np.int32]  # (n,) which fit serves each row: 0 that of all sensors, i + 1 that of sensor i
 
 
-class Control(ABC):
-    """`Steps` without a network: the state of a row is what the rule needs to remember, 0 before the first reading."""
-
-    state_size: int
-    shape: tuple[int, int]  # horizons, targets
-
-    @abstractmethod
-    def step(self, state: Array, inputs: Array, which: Which) -> tuple[Array, Array]:
-        """As `Forecaster.step`: inputs (n, 2 * channels) are z and its change."""
-
-    def rebuild(self, windows: Array, which: Which, lengths: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-        """As `Forecaster.rebuild`."""
-        n, window, _ = windows.shape
-        state, steps = np.zeros((n, self.state_size), np.float32), np.zeros((n, *self.shape), np.float32)
-        for t in range(window):
-            live = np.flatnonzero(t >= window - lengths)
-            if len(live):
-                state[live], steps[live] = self.step(state[live], windows[live, t], which[live])
-        return state, steps
-
-
-class Ewma(Control):
+class Ewma(Steps):
     """The exponentially weighted mean of z, whatever the horizon.
 
     Muth, "Optimal properties of exponentially weighted forecasts", 1960.
@@ -67,7 +46,7 @@ class Ewma(Control):
         return after, np.repeat((mean - z)[:, None], self.shape[0], axis=1)
 
 
-class Regression(Control):
+class Regression(Steps):
     """Linear in the last readings of all channels, each horizon by itself; before the first there was the first."""
 
     def __init__(self, weights: Array, bias: Array, channels: int, horizons: int) -> None:
@@ -87,19 +66,19 @@ class Regression(Control):
         return np.concatenate([np.ones((n, 1), np.float32), past], axis=1), steps.reshape(n, *self.shape)
 
 
-def last_value(learn: Sequences, horizons: Sequence[int]) -> Control:
+def last_value(learn: Sequences, horizons: Sequence[int]) -> Steps:
     """Nothing will change, in any sensor: an EWMA of rate 1."""
     return Ewma(np.ones(1 + len(learn.sensors), np.float32), learn.target_columns, len(horizons))
 
 
-def ewma(learn: Sequences, horizons: Sequence[int]) -> Control:
+def ewma(learn: Sequences, horizons: Sequence[int]) -> Steps:
     """Of `RATES` those with the least squared error one step ahead."""
     missed = np.array([_missed(segments, learn.target_columns) for segments in learn.sensors])  # (sensors, rates)
     best = np.concatenate([[missed.sum(axis=0).argmin()], missed.argmin(axis=1)])
     return Ewma(RATES[best], learn.target_columns, len(horizons))
 
 
-def ridge(learn: Sequences, horizons: Sequence[int]) -> Control:
+def ridge(learn: Sequences, horizons: Sequence[int]) -> Steps:
     """As many lags as a sensor's history carries; a shorter memory has weights of 0 on what is older."""
     most = AR_LAGS if learn.channels == 1 else VAR_LAGS
     orders = np.clip(learn.rows // ROWS_PER_LAG, 1, most).tolist()
@@ -113,7 +92,7 @@ def ridge(learn: Sequences, horizons: Sequence[int]) -> Control:
     return Regression(weights, bias, learn.channels, len(horizons))
 
 
-def carrying(network: Network, control: Control) -> Network:
+def carrying(network: Network, control: Steps) -> Network:
     """A network of the same window and horizons that carries as many numbers a sensor as `control`; it never runs."""
     size, inputs, outputs = control.state_size, network.inputs, network.head.shape[2]
     kernel, recurrent, bias, head, head_bias = (
@@ -124,7 +103,7 @@ def carrying(network: Network, control: Control) -> Network:
     return replace(network, cell="gru", mode="carried", layers=(layer,), head=head, head_bias=head_bias)
 
 
-def _read(control: Control, segment: Array, which: Which) -> Iterator[tuple[Array, Array]]:
+def _read(control: Steps, segment: Array, which: Which) -> Iterator[tuple[Array, Array]]:
     """State (n, state_size) and steps (n, horizons, targets) after each reading, by each of n fits."""
     state = np.zeros((len(which), control.state_size), np.float32)
     for reading in network_inputs(segment):

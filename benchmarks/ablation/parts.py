@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from benchmarks.ablation import controls
-from benchmarks.ablation.controls import Control
 from pipeline.core.episodes import UNSEEN_BLOCKS
 from pipeline.core.features import MANY_CHANNELS, ONE_CHANNEL
+from pipeline.core.lstm import Steps
 from pipeline.core.model import Array, Model
 from pipeline.core.scoring import Weights
 from pipeline.core.table import Level
@@ -21,7 +21,7 @@ NOVELTY = frozenset({"new value", "new pattern"})
 ERRORS = frozenset({*ONE_CHANNEL, *MANY_CHANNELS}) - NOVELTY - {"out of range"}
 UNMOVED = 1e6  # blocks: against them a sensor's own weigh nothing
 
-Fit = Callable[[Sequences, Sequence[int]], Control]  # learned from the fit part of the histories, for these horizons
+Fit = Callable[[Sequences, Sequence[int]], Steps]  # learned from the fit part of the histories, for these horizons
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from pipeline import bundle
 from pipeline.adapters.files import DataError, Series, read
 from pipeline.adapters.replay_folder import Run, write_run, write_scores
 from pipeline.core.detector import Detector
-from pipeline.core.engine import Steps
 from pipeline.core.events import Rules
+from pipeline.core.lstm import Steps
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND
 from pipeline.core.table import Count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ import numpy.typing as npt
 from pipeline.core import alerting, imputed, quality, scaling, stamps
 from pipeline.core.admission import Admission
 from pipeline.core.alerts import Alert, Kind, Resolution, State
-from pipeline.core.engine import SETTLING, Engine, Step, Steps
+from pipeline.core.engine import SETTLING, Engine, Step
 from pipeline.core.events import Event, Outcome, Retire, Rules, Swap, Tick
+from pipeline.core.lstm import Steps
 from pipeline.core.model import Model
+from pipeline.core.places import NOWHERE, Places
 from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch, Reason, Rejected
 from pipeline.core.reporting import Reporter
-from pipeline.core.rounds import Round, Rows, rounds
+from pipeline.core.rounds import Round, rounds
 from pipeline.core.scoring import Weights
 from pipeline.core.silence import Silences
 from pipeline.core.table import NEVER, UNFITTED, Arrays, Clock, Count, Level, SensorTable, Tally, layout
@@ -41,18 +44,26 @@ class Detector:
         self.rules = rules or Rules()
         self._experiment = weights, forecaster
         self.table = SensorTable(layout(model))
+        self._places = Places(self.table, self.rules.most_sensors)
         self._covered: dict[int, Tick] = {}  # the newest of a partition that is silent itself
         self._serve(model)
 
     def step(self, batch: ReadingBatch) -> Outcome:
         """Score each reading against the state before it, then learn it. Every row of `batch` gets a score."""
         out = Outcome.empty(len(batch), len(self.model.targets))
-        rows, made = self.table.locate(batch.sensors, batch.partitions)
-        for row in made:
-            self._admission.admit(row)
         told: list[tuple[int, Alert]] = []
-        for at in rounds(rows):
-            told += self._round(Round.of(batch, rows[at], at), out)
+        begin = 0
+        while begin < len(batch):
+            rows, made = self._places.take(batch, begin, partial(self._evict, batch, told, out))
+            for row in made:
+                self._admission.admit(row)
+                if len(self.table.find(name := self.table.names[row] or "")) > 1:
+                    out.split.append(name)
+            placed = np.flatnonzero(rows != NOWHERE)
+            out.count("duplicate", len(rows) - len(placed))
+            for at in rounds(rows[placed]):
+                told += self._round(Round.of(batch, rows[placed[at]], begin + placed[at]), out)
+            begin += len(rows)
         out.alerts = [alert for _, alert in sorted(told, key=lambda item: item[0])]
         return out
 
@@ -64,8 +75,8 @@ class Detector:
                 out.alerts = self._silence(event)
             case Swap(model):
                 self._swap(model)
-            case Retire(sensor, time):
-                out.alerts = self._retire(np.array(self.table.find(sensor), np.intp), time)
+            case Retire():
+                out.alerts = self._retire(event)
         return out
 
     def snapshot(self, partition: int) -> Arrays:
@@ -84,6 +95,7 @@ class Detector:
     def drop(self, partition: int) -> None:
         """Let a partition go."""
         self.table.remove(self.table.rows_of(partition))
+        self._places.drop(partition)
         self._covered.pop(partition, None)
 
     def silences(self, partition: int) -> Silences:
@@ -193,7 +205,7 @@ class Detector:
         clock[rows, Clock.OFFSET] = taken.offsets
         return steps, told
 
-    def _bridge(self, rows: Rows, steps: IntArray, present: BoolArray, out: Outcome) -> None:
+    def _bridge(self, rows: npt.NDArray[np.intp], steps: IntArray, present: BoolArray, out: Outcome) -> None:
         """Let the forecast stand in for a few readings that did not come; after more of them the window restarts."""
         if not self.rules.bridge:
             return
@@ -316,10 +328,23 @@ class Detector:
                 covered |= (partitions == partition) & (last <= tick.covered.until)
         return covered
 
-    def _retire(self, rows: Rows, time: int) -> list[Alert]:
-        """Resolve what is open, and forget the sensor."""
+    def _retire(self, event: Retire) -> list[Alert]:
+        """Resolve what is open, and forget the sensor, unless it has spoken since."""
+        row = self.table.index.get(event.partition, {}).get(event.sensor)
+        if row is None or 0 <= event.offset < self.table.arrays.clock[row, Clock.OFFSET]:
+            return []
+        self._places.removed(event.partition, event.offset)
+        return self._remove(row, event.time, Resolution.RETIRED)
+
+    def _evict(self, batch: ReadingBatch, told: list[tuple[int, Alert]], out: Outcome, row: int, at: int) -> None:
+        """Forget a sensor because that of the reading at position `at` needs its row."""
+        told += [(at, alert) for alert in self._remove(row, int(batch.times[at]), Resolution.EVICTED)]
+        out.count("evicted", 1)
+
+    def _remove(self, row: int, time: int, why: Resolution) -> list[Alert]:
+        rows = np.array([row], np.intp)
         ended = [
-            replace(a, revision=a.revision + 1, state=State.RESOLVED, end=time, resolution=Resolution.RETIRED)
+            replace(a, revision=a.revision + 1, state=State.RESOLVED, end=max(time, a.start), resolution=why)
             for a in self._reporter.standing(rows)
         ]
         self.table.remove(rows)

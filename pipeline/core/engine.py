@@ -5,7 +5,7 @@ Live, replay, evaluation and calibration all come through `Engine.advance`.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.core import episodes, imputed, scoring
 from pipeline.core import features as reading_features
 from pipeline.core.features import Lanes
-from pipeline.core.lstm import Forecaster, features, squash
+from pipeline.core.lstm import Forecaster, Steps, features, squash
 from pipeline.core.model import Array, Model
 from pipeline.core.novelty import MEMORY_DELAY
 from pipeline.core.readings import BoolArray, FloatArray
@@ -34,18 +34,6 @@ class Step(NamedTuple):
     voices: Array  # (n, targets) each channel's surprise
     expected: Array  # (n, targets) one-step forecast of x, NaN where there was none
     usual_error: Array  # (n, targets) the error 95 % of readings stay below, in x
-
-
-class Steps(Protocol):
-    """What forecasts: the network of the model, unless an experiment puts something simpler in its place."""
-
-    def step(self, state: Array, inputs: Array, which: npt.NDArray[np.int32]) -> tuple[Array, Array]:
-        """As `Forecaster.step`."""
-
-    def rebuild(
-        self, windows: Array, which: npt.NDArray[np.int32], lengths: npt.NDArray[np.int64]
-    ) -> tuple[Array, Array]:
-        """As `Forecaster.rebuild`."""
 
 
 class Engine:

@@ -39,10 +39,15 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """A sensor is gone for good: its open alerts are resolved as retired and its state is dropped."""
+    """A sensor is gone for good: its open alerts are resolved as retired and its state is dropped.
+
+    One that speaks again begins anew. What stands at `offset` says so; delivered again, it changes nothing.
+    """
 
     sensor: str
     time: int  # µs
+    partition: int = 0
+    offset: int = -1
 
 
 Event = Tick | Swap | Retire
@@ -68,6 +73,7 @@ class Rules:
     max_future: int = 60 * SECOND  # µs a reading's time may lie ahead of its record's timestamp
     bounds: tuple[Bound, ...] = ()
     bridge: int = 4  # missing readings in a row, at most, that the forecast stands in for; 0: none
+    most_sensors: int | None = None  # of one partition; a new one evicts the one that was not seen for longest
 
     def bound(self, sensor: str, channel: str) -> Bound | None:
         """The first bound that matches, as an operator reads a list."""
@@ -85,7 +91,9 @@ class Outcome:
     imputed: IntArray  # (n,) values of the window, after the reading, that never came and were filled in
     alerts: list[Alert] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)  # scored, warming, late, duplicate, unusable, future, imputed
+    # scored, warming, late, duplicate, unusable, future, evicted, imputed
+    counts: dict[str, int] = field(default_factory=dict)
+    split: list[str] = field(default_factory=list)  # sensors that came new and have a row in another partition
 
     @classmethod
     def empty(cls, readings: int, targets: int) -> Outcome:

@@ -10,6 +10,7 @@ sensor's own network on that sensor's row alone. The caller keeps BLAS on one th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import numpy as np
@@ -37,8 +38,37 @@ def squash(scaled: npt.NDArray[np.float64] | Array) -> Array:
     return np.minimum(np.maximum(z, -INPUT_CLIP, out=z), INPUT_CLIP, out=z)
 
 
-class Forecaster:
-    """Serves one `Network`. Stateless: the caller owns the state rows, (n, state_size) float32."""
+class Steps(ABC):
+    """What forecasts, a reading at a time: the network of the model, or what an experiment puts in its place.
+
+    Stateless: the caller owns the state rows, (n, state_size) float32, 0 before the first reading.
+    """
+
+    state_size: int
+    shape: tuple[int, int]  # horizons, targets
+
+    @abstractmethod
+    def step(self, state: Array, inputs: Array, which: npt.NDArray[np.int32]) -> tuple[Array, Array]:
+        """One step: state (n, state_size), inputs (n, F), which network serves each row (n,).
+
+        Returns the next state and the forecast steps (n, horizons, targets): z at t+h minus z at t.
+        """
+
+    def rebuild(
+        self, windows: Array, which: npt.NDArray[np.int32], lengths: npt.NDArray[np.int64]
+    ) -> tuple[Array, Array]:
+        """State and forecast after reading the last `lengths` rows of windows (n, window, F) from a zero start."""
+        n, window, _ = windows.shape
+        state, steps = np.zeros((n, self.state_size), np.float32), np.zeros((n, *self.shape), np.float32)
+        for t in range(window):
+            live = np.flatnonzero(t >= window - lengths)
+            if len(live):
+                state[live], steps[live] = self.step(state[live], windows[live, t], which[live])
+        return state, steps
+
+
+class Forecaster(Steps):
+    """Serves one `Network`."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -46,16 +76,14 @@ class Forecaster:
         self.state_size = sum(
             layer.recurrent.shape[1] * (2 if network.cell == "lstm" else 1) for layer in network.layers
         )
+        self.shape = len(network.horizons), network.head.shape[2] // len(network.horizons)
 
     def step(self, state: Array, inputs: Array, which: npt.NDArray[np.int32]) -> tuple[Array, Array]:
-        """One step: state (n, state_size), inputs (n, F), which network serves each row (n,).
-
-        Returns the next state and the forecast steps (n, horizons, targets): z at t+h minus z at t.
-        """
-        rows, horizons = len(inputs), len(self.network.horizons)
+        """As `Steps.step`."""
+        rows = len(inputs)
         if self.network.networks > 1:  # each row has a product of its own, whatever stands beside it
             after, steps = self._advance(state, inputs, which)
-            return after, steps.reshape(rows, horizons, -1)
+            return after, steps.reshape(rows, *self.shape)
         padded = -(-max(rows, 1) // TILE) * TILE
         tiled_state = np.zeros((padded, self.state_size), np.float32)
         tiled_inputs = np.zeros((padded, inputs.shape[1]), np.float32)
@@ -65,22 +93,7 @@ class Forecaster:
         for start in range(0, padded, TILE):
             tile = slice(start, start + TILE)
             tiled_state[tile], steps[tile] = self._advance(tiled_state[tile], tiled_inputs[tile], None)
-        return tiled_state[:rows], steps[:rows].reshape(rows, horizons, -1)
-
-    def rebuild(
-        self, windows: Array, which: npt.NDArray[np.int32], lengths: npt.NDArray[np.int64]
-    ) -> tuple[Array, Array]:
-        """State and forecast after reading the last `lengths` rows of windows (n, window, F) from a zero start."""
-        n, window, _ = windows.shape
-        state = np.zeros((n, self.state_size), np.float32)
-        steps = np.zeros(
-            (n, len(self.network.horizons), self.network.head.shape[2] // len(self.network.horizons)), np.float32
-        )
-        for t in range(window):
-            live = np.flatnonzero(t >= window - lengths)
-            if len(live):
-                state[live], steps[live] = self.step(state[live], windows[live, t], which[live])
-        return state, steps
+        return tiled_state[:rows], steps[:rows].reshape(rows, *self.shape)
 
     def _advance(self, state: Array, inputs: Array, which: Which) -> tuple[Array, Array]:
         lstm = self.network.cell == "lstm"

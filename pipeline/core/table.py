@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.model import Array, Model
+from pipeline.core.names import coded
 from pipeline.core.readings import IntArray
 
 Arrays = dict[str, npt.NDArray[Any]]  # field -> rows
@@ -156,18 +157,18 @@ def learned(arrays: Columns, fields: Mapping[str, Field]) -> Arrays:
 
 
 class SensorTable:
-    """Rows by (partition, sensor). The arrays are replaced when the table grows: take them anew for each step."""
+    """Rows by (partition, sensor). Each array is replaced when the table grows: take them anew for each step."""
 
     def __init__(self, fields: Mapping[str, Field]) -> None:
         self.fields = dict(fields)
         self.arrays = self.blank(64)
         self.names: list[str | None] = [None] * 64
         self.partition: IntArray = np.full(64, -1, np.int64)
-        self._index: dict[int, dict[str, int]] = {}
+        self.index: dict[int, dict[str, int]] = {}  # partition -> sensor -> row
         self._free = list(range(63, -1, -1))
 
     def __len__(self) -> int:
-        return sum(len(rows) for rows in self._index.values())
+        return sum(len(rows) for rows in self.index.values())
 
     def blank(self, rows: int) -> Columns:
         """Rows as they are before anything is known of a sensor."""
@@ -175,25 +176,28 @@ class SensorTable:
 
     def locate(self, names: Sequence[str], partitions: IntArray) -> tuple[npt.NDArray[np.intp], list[int]]:
         """The row of each sensor, (n,), and the rows that were made for it just now."""
-        rows = np.empty(len(names), np.intp)
+        names = coded(names)
+        home = np.full(len(names.table), -1, np.int64)  # partition of each entry; -1: no reading has it
+        home[names.at] = partitions
+        rows = np.full(len(names.table), -1, np.intp)
         made: list[int] = []
-        for i, (name, partition) in enumerate(zip(names, partitions.tolist(), strict=True)):
-            index = self._index.setdefault(partition, {})
-            row = index.get(name)
-            if row is None:
-                row = self._claim(name, partition)
-                made.append(row)
-            rows[i] = row
-        return rows, made
+        for partition in sorted(set(home.tolist()) - {-1}):
+            index = self.index.setdefault(partition, {})
+            entries = np.flatnonzero(home == partition)
+            here = [names.table[i] for i in entries.tolist()]
+            if not all(map(index.__contains__, here)):
+                made += [self.claim(name, partition) for name in dict.fromkeys(here) if name not in index]
+            rows[entries] = list(map(index.__getitem__, here))
+        return rows[names.at], made
 
     def find(self, name: str) -> list[int]:
         """The rows of a sensor: none, one, or several where it is seen in several partitions."""
-        return [index[name] for index in self._index.values() if name in index]
+        return [index[name] for index in self.index.values() if name in index]
 
     def rows_of(self, partition: int | None = None) -> npt.NDArray[np.intp]:
         """Rows of one partition (or of all), ordered by partition and name whatever the order of arrival."""
-        partitions = sorted(self._index) if partition is None else [partition]
-        rows = [row for p in partitions for _, row in sorted(self._index.get(p, {}).items())]
+        partitions = sorted(self.index) if partition is None else [partition]
+        rows = [row for p in partitions for _, row in sorted(self.index.get(p, {}).items())]
         return np.array(rows, np.intp)
 
     def by_name(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
@@ -221,12 +225,13 @@ class SensorTable:
         for row in rows.tolist():
             name = self.names[row]
             assert name is not None
-            del self._index[int(self.partition[row])][name]
+            del self.index[int(self.partition[row])][name]
             self.names[row] = None
             self.partition[row] = -1
             self._free.append(row)
 
-    def _claim(self, sensor: str, partition: int) -> int:
+    def claim(self, sensor: str, partition: int) -> int:
+        """A blank row for a sensor that has none."""
         if not self._free:
             self._grow()
         row = self._free.pop()
@@ -234,13 +239,16 @@ class SensorTable:
             self.arrays[name][row] = field.fill
         self.names[row] = sensor
         self.partition[row] = partition
-        self._index[partition][sensor] = row
+        self.index[partition][sensor] = row
         return row
 
     def _grow(self) -> None:
+        """Twice as many rows, a field at a time; a new row takes no memory until it is claimed."""
         old = len(self.names)
-        more = self.blank(old)
-        self.arrays = Columns(**{name: np.concatenate([self.arrays[name], more[name]]) for name in self.fields})
+        for name, field in self.fields.items():
+            more = np.empty((2 * old, *field.shape), field.dtype)
+            more[:old] = self.arrays[name]
+            setattr(self.arrays, name, more)
         self.names += [None] * old
         self.partition = np.concatenate([self.partition, np.full(old, -1, np.int64)])
         self._free = list(range(2 * old - 1, old - 1, -1))

@@ -39,10 +39,16 @@ def pause_at(point: str, passes: int, seconds: float, pause: Callable[[float], N
 
 
 def at(words: str) -> None:
-    """Do what POINT[:PASSES[:SECONDS]] says: kill at that pass, or be slow from there on; ValueError if it is none."""
+    """Do what POINT[:PASSES[:SECONDS]] says: kill at that pass, or be slow from there on; ValueError if it is none.
+
+    With SIGUSR1 for PASSES, kill at the first pass after that signal.
+    """
     point, passes, seconds = [*words.split(":"), "", ""][:3]
     if point not in POINTS:
         raise ValueError(f"{point!r} is no point of a turn; there are {', '.join(POINTS)}")
+    if passes == signal.SIGUSR1.name:
+        signal.signal(signal.SIGUSR1, lambda *_: kill_at(point, 1))
+        return
     do = partial(pause_at, seconds=float(seconds)) if seconds else kill_at
     do(point, int(passes or 1))
 

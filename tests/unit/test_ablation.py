@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from benchmarks.ablation import controls
 from benchmarks.ablation.__main__ import app
-from benchmarks.ablation.controls import Control, carrying
+from benchmarks.ablation.controls import carrying
 from benchmarks.ablation.parts import WHOLE, Fit, Silent, by_group_alone, parts, prior_as_trained
 from benchmarks.ablation.study import Study, Terms
 from benchmarks.ablation.verdict import Rows, sentence, table
@@ -23,6 +23,7 @@ from pipeline.adapters.files import read
 from pipeline.core.detector import Detector
 from pipeline.core.events import Rules
 from pipeline.core.features import MANY_CHANNELS, ONE_CHANNEL
+from pipeline.core.lstm import Steps
 from pipeline.core.model import Array, Model
 from pipeline.core.readings import FloatArray
 from pipeline.core.scoring import Weights
@@ -61,7 +62,7 @@ def correlated(share: float, rows: int = 3000, seed: int = 0) -> FloatArray:
     return z[:, None]
 
 
-def forecasts(control: Control, z: FloatArray, which: int = 0) -> Array:
+def forecasts(control: Steps, z: FloatArray, which: int = 0) -> Array:
     """Its steps after each reading, (T, horizons, targets)."""
     state, told = np.zeros((1, control.state_size), np.float32), []
     for reading in network_inputs(readings(z)):

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from pipeline.adapters.memory import MemoryBroker
 from pipeline.bundle import BundleError
 from pipeline.codecs import JSON
-from pipeline.core.alerts import Alert, Kind, State
+from pipeline.codecs.events import encode_retirement
+from pipeline.core.alerts import Alert, Kind, Resolution, State
 from pipeline.core.events import Rules
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, Reading, Reason
@@ -376,6 +377,28 @@ def test_silence_is_noticed_at_the_end_of_the_partition_and_only_while_the_broke
     assert again.open_alerts()[0].alert_id == gap.alert_id
 
 
+def test_a_gap_that_only_a_tick_had_noticed_is_not_told_again_by_the_reading_that_ends_it(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+
+    def send(row: int) -> None:
+        time = START + row * INTERVAL
+        broker.produce(JSON.encode(Reading("s0", time, {"c0": 1.0})), timestamp=time)
+
+    for row in range(3):
+        send(row)
+    service = Service(broker, tmp_path)
+    runner = service.start()
+    drained(runner, broker)
+    for seconds in (2.0, 30 * INTERVAL / SECOND):
+        service.time.now += seconds
+        runner.turn()
+    assert [(a.kind, a.state) for a in broker.alerts] == [(Kind.GAP, State.FIRING)]
+    send(40)
+    again = service.start()  # the other was killed; this one polls what it replays and what is new at once
+    drained(again, broker)
+    assert [(a.kind, a.state) for a in broker.alerts] == [(Kind.GAP, State.FIRING), (Kind.GAP, State.RESOLVED)]
+
+
 def test_a_full_disk_costs_a_checkpoint_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broker = MemoryBroker()
     fill(broker)
@@ -516,3 +539,32 @@ def test_a_checkpoint_is_due_when_a_commit_has_half_the_ticks_to_remember_that_i
     assert len(broker.committed[0].ticks) == most
     ticks = [service.store.load(name).position.ticks for name in service.store.names("sensor.readings", 0, 10**9)]
     assert set(broker.committed[0].ticks[: most // 2]) <= set(ticks[0])
+
+
+def retired(folder: Path, killed_at: int = -1, batch: int = 100) -> dict[tuple[str, int], Alert]:
+    """Two of three sensors are retired with alerts open, one of them twice; it speaks again. What was published."""
+    broker = MemoryBroker(partitions=2)
+    service = Service(broker, folder, batch=batch)
+    runner = service.start()
+    sent = MemoryBroker(partitions=2)
+    fill(sent, rows=420)
+    for partition, records in sent.records.items():
+        for record in records:
+            if record.offset in (770, 771, 800) and partition == 0:
+                value, headers = encode_retirement("s0")
+                broker.produce(value, key=b"s0", headers=tuple(headers), partition=0, timestamp=record.timestamp)
+            broker.produce(record.value, key=record.key, partition=partition, timestamp=record.timestamp)
+            if record.offset == killed_at:
+                drained(runner, broker)
+                service.pace = paced(checkpoint_seconds=0.0 if killed_at % 2 else 1e9)
+                runner = service.start()
+    drained(runner, broker)
+    return told(broker)
+
+
+def test_a_retirement_among_the_readings_is_the_same_in_any_batch_and_after_any_kill(tmp_path: Path) -> None:
+    whole = retired(tmp_path / "whole")
+    assert any(alert.resolution is Resolution.RETIRED for alert in whole.values())
+    assert retired(tmp_path / "in small", batch=17) == whole
+    for killed_at in (769, 790):
+        assert retired(tmp_path / f"{killed_at}", killed_at) == whole, killed_at
