@@ -15,7 +15,9 @@ class Asked:
     many: int = 1_000_000  # sensors of the figure that says what a large fleet costs
     channels: int = 8  # of the figure for several channels
     hidden: int = 32
+    partitions: int = 8
     batch: int = 4096  # readings of a step
+    restored: int = 100_000  # sensors
     repeats: int = 3
 
 
@@ -24,7 +26,9 @@ MEANINGS = {
     "many": "sensors of the large fleet",
     "channels": "channels of the figure for several",
     "hidden": "units of the LSTM",
+    "partitions": "partitions of the restored checkpoints",
     "batch": "readings of a step",
+    "restored": "sensors of the restored checkpoints",
     "repeats": "repeats of each measurement",
 }
 

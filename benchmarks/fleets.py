@@ -81,14 +81,19 @@ def settled(channels: int, hidden: int) -> tuple[Fleet, Arrays]:
 
 def running(sensors: int, channels: int, hidden: int, detector: Detector | None = None) -> tuple[Fleet, Detector]:
     """A fleet whose sensors have the state of the settled few, again and again, `SHARE` to a partition."""
-    few, state = settled(channels, hidden)
+    few, _ = settled(channels, hidden)
     fleet = replace(few, names=tuple(f"s{i}" for i in range(sensors)))
     detector = detector or Detector(fleet.model)
     for partition, first in enumerate(range(0, sensors, SHARE)):
-        names = np.array(fleet.names[first : first + SHARE], np.bytes_)
-        which = np.arange(first, first + len(names)) % SETTLED_SENSORS
-        detector.restore(partition, {field: array[which] for field, array in state.items()} | {"names": names})
+        detector.restore(partition, state_of(fleet.names[first : first + SHARE], channels, hidden))
     return fleet, detector
+
+
+def state_of(names: Sequence[str], channels: int, hidden: int) -> Arrays:
+    """What a snapshot of such sensors holds."""
+    _, state = settled(channels, hidden)
+    which = np.arange(len(names)) % SETTLED_SENSORS
+    return {field: array[which] for field, array in state.items()} | {"names": np.array(names, np.bytes_)}
 
 
 def known(sensors: int, channels: int, hidden: int) -> Model:

@@ -16,6 +16,8 @@ from benchmarks.figures import Figure
 PARTS = {
     "step": "benchmarks.step:measure",
     "memory": "benchmarks.step:memory",
+    "replay": "benchmarks.backlog:measure",
+    "restore": "benchmarks.restart:measure",
 }  # in the order of the table
 
 Answer = TypeVar("Answer")

@@ -18,7 +18,6 @@ from pipeline.adapters.files import Series
 from pipeline.adapters.kafka_span import Stretch
 from pipeline.adapters.replay_folder import GroupRun, Signals
 from pipeline.core.alerts import Alert
-from pipeline.core.frames import ROW_BITS
 from pipeline.core.model import Model
 from pipeline.core.readings import Record
 from pipeline.groups import Groups
@@ -165,5 +164,5 @@ def _by_sensor(scored: list[Scored]) -> Iterator[Replayed]:
 
 
 def _within(scored: Scored, stretch: Stretch) -> Scored:
-    offsets = scored.batch.offsets >> ROW_BITS
+    offsets = scored.batch.offsets
     return scored.take(np.flatnonzero((stretch.first <= offsets) & (offsets < stretch.end)))
