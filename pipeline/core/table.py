@@ -32,6 +32,7 @@ class Clock:
     LAST, OFFSET, ONSET, ONSET_OFFSET, UPDATED, GAP_FROM = 3, 4, 5, 6, 7, 8
     ASTRAY, ASTRAY_FROM, ASTRAY_RECEIVED, ASTRAY_OFFSET, WRONG_SINCE, SET_BACK = 9, 10, 11, 12, 13, 14  # see `stamps`
     BELIEVED_OFFSET = 15  # of the reading with which the clock was last believed to be set back
+    SEQ, SEQ_SEEN = 16, 17  # see `sequence`
 
 
 class Count:
@@ -75,7 +76,7 @@ class Tally:
 class Columns:
     """Every array of the table, one row a sensor; what is used together lies in one array."""
 
-    clock: npt.NDArray[np.int64]  # (N, 16) columns of `Clock`
+    clock: npt.NDArray[np.int64]  # (N, 18) columns of `Clock`
     count: npt.NDArray[np.int32]  # (N, 14) columns of `Count`
     level: Array  # (N, 8) columns of `Level`
     blocks: Array  # (N, BLOCKS) ring of block maxima of the combined surprise, NaN where absent
@@ -115,7 +116,7 @@ def layout(model: Model) -> dict[str, Field]:
     prototypes = 128 if targets == 1 else 0  # see `features.new_pattern`
     state = sum(layer.recurrent.shape[1] for layer in model.network.layers) * (2 if model.network.cell == "lstm" else 1)
     return {
-        "clock": Field((16,), np.int64, 0, 3),
+        "clock": Field((18,), np.int64, 0, 3),
         "count": Field((14,), np.int32, 0, 2),
         "level": Field((8,), np.float32, 0, 5),
         "blocks": Field((BLOCKS,), np.float32, np.nan, 0),

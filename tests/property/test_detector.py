@@ -91,7 +91,7 @@ def with_wrong_clocks(batch: ReadingBatch) -> ReadingBatch:
     times[ahead] += 90 * models.INTERVAL
     times[still] = times[still][0] - models.INTERVAL
     times[behind] -= 60 * models.INTERVAL
-    return replace(batch, times=times)
+    return replace(batch, times=times, seqs=row % 90)  # and all count, from 0 again now and then
 
 
 @pytest.fixture(scope="module", params=SHAPES, ids=lambda name: name.replace(" ", "-"))
