@@ -26,7 +26,7 @@ from pipeline.routing import Router
 
 log = structlog.get_logger(__name__)
 
-MENDED = ("imputed",)  # counts of what was put right on the way in
+MENDED = ("imputed", "reordered")  # counts of what was put right on the way in
 PIECE_READINGS = 16_384  # of one step: what a message in a batch becomes is bounded by more than the poll
 IGNORED = ("late", "duplicate", "unusable")  # counts of readings that were good, and yet were not scored
 

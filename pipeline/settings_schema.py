@@ -222,6 +222,14 @@ class DetectionSettings(_Section):
     catchup_after_seconds: PositiveFloat = Field(
         default=300.0, description="Alerts on readings older than this carry `mode: catchup`."
     )
+    reorder: int = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="Readings that may overtake one of their sensor and still find it put back in order: each waits "
+        "for so many later ones, and so does every alert. 0: a reading that was overtaken is only counted. A change "
+        "may drop what waits.",
+    )
     bridge: int = Field(
         default=4,
         ge=0,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core import alerting, imputed, quality, scaling, stamps
+from pipeline.core import alerting, imputed, quality, reorder, scaling, stamps
 from pipeline.core.admission import Admission
 from pipeline.core.alerts import Alert, Kind, Resolution, State
 from pipeline.core.engine import SETTLING, Engine, Step
@@ -43,7 +43,7 @@ class Detector:
         """`weights` and `forecaster` are for experiments: what a part is worth, what a simpler forecast would do."""
         self.rules = rules or Rules()
         self._experiment = weights, forecaster
-        self.table = SensorTable(layout(model))
+        self.table = SensorTable(layout(model, self.rules.reorder))
         self._places = Places(self.table, self.rules.most_sensors)
         self._covered: dict[int, Tick] = {}  # the newest of a partition that is silent itself
         self._serve(model)
@@ -86,7 +86,7 @@ class Detector:
     def restore(self, partition: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Replace a partition's rows by those of a snapshot; ValueError where it was made by another layout."""
         self.drop(partition)
-        self.table.put(partition, arrays)
+        self.table.put(partition, reorder.fitted(arrays, self.rules.reorder))
 
     def adopt(self, partition: int) -> None:
         """Go on under this model and these rules from rows that a snapshot brought from others, as after a swap."""
@@ -101,10 +101,9 @@ class Detector:
     def silences(self, partition: int) -> Silences:
         """Who has been silent for how long there."""
         rows = np.flatnonzero(self.table.partition == partition)
-        rows = rows[self.table.arrays.clock[rows, Clock.LAST] != NEVER]
-        clock = self.table.arrays.clock[rows]
-        told = clock[:, Clock.GAP_FROM] != NEVER
-        return Silences(stamps.heard(clock), clock[:, Clock.GAP_LIMIT], told, clock[:, Clock.OFFSET])
+        rows = rows[reorder.newest(self.table.arrays, rows) != NEVER]
+        clock, last = self.table.arrays.clock[rows], reorder.heard(self.table.arrays, rows)
+        return Silences(last, clock[:, Clock.GAP_LIMIT], clock[:, Clock.GAP_FROM] != NEVER, clock[:, Clock.OFFSET])
 
     def open_alerts(self) -> list[Alert]:
         """Every alert that is open now, as it would be told again."""
@@ -117,7 +116,7 @@ class Detector:
         silent = clock[:, Clock.GAP_FROM] != NEVER
         for partition, tick in self._covered.items():
             silent |= (self.table.partition[rows] == partition) & (
-                tick.time - clock[:, Clock.LAST] > clock[:, Clock.GAP_LIMIT]
+                tick.time - reorder.newest(self.table.arrays, rows) > clock[:, Clock.GAP_LIMIT]
             )
         warming = ~silent & (count[:, Count.FITTED] == UNFITTED)
         alert = ~silent & ~warming & (count[:, Count.STATE] == alerting.OPEN)
@@ -136,11 +135,26 @@ class Detector:
     # -- one round: at most one reading of each sensor
 
     def _round(self, arrived: Round, out: Outcome) -> list[tuple[int, Alert]]:
+        if not self.rules.reorder:
+            return self._take_in(arrived, out)
+        turn = reorder.turn(self.table.arrays, arrived, self.rules.max_future)
+        for what in ("duplicate", "late", "reordered"):
+            out.count(what, getattr(turn, what))
+        self._repeat(turn.kept, out)
+        told = self._take_in(turn.out, out)
+        of_others = turn.out.at[turn.waited]  # what was expected there is not of the reading that stands there
+        out.expected[of_others] = out.band[of_others] = np.nan
+        return told
+
+    def _repeat(self, unscored: Round, out: Outcome) -> None:
+        """Say what was said of these sensors last."""
+        out.scores[unscored.at] = self.table.arrays.level[unscored.rows, Level.SCORE]
+        out.alerting[unscored.at] = alerting.open_rows(self.table.arrays, unscored.rows)
+
+    def _take_in(self, arrived: Round, out: Outcome) -> list[tuple[int, Alert]]:
         arrays = self.table.arrays
         fresh, told = self._in_time(arrived, out)
-        stale = arrived.only(~fresh)
-        out.scores[stale.at] = arrays.level[stale.rows, Level.SCORE]
-        out.alerting[stale.at] = alerting.open_rows(arrays, stale.rows)
+        self._repeat(arrived.only(~fresh), out)
         taken = arrived.only(fresh)
         if len(taken.rows) == 0:
             return told
@@ -172,6 +186,8 @@ class Detector:
             out.rejected.append(Rejected(Reason.FUTURE, detail, partition=partition, offset=offset))
         for what in ("future", "duplicate", "late"):
             out.count(what, int(getattr(seen, what).sum()))
+        if self.rules.reorder:  # what waits is of a clock that is no longer believed
+            out.count("late", reorder.forget(self.table.arrays, arrived.rows[seen.fresh & (arrived.times <= last)]))
         told: list[tuple[int, Alert]] = []
         for ended, positions in ((False, seen.opened), (True, seen.ended)):
             for i in np.flatnonzero(positions).tolist():
@@ -192,14 +208,22 @@ class Detector:
         steps = np.where(last == NEVER, 0, times - last - np.where(caught_up, set_back, 0))
         gap = steps > clock[rows, Clock.GAP_LIMIT]
         steps[caught_up & ~gap] = 0  # by how much exactly it was behind, nobody knows
-        silent = clock[rows, Clock.GAP_FROM] != NEVER  # a tick told of it, and may have been ahead of this reading
+        # a tick told of it, and may have been ahead of this reading; one that waited may be from before
+        before = times + set_back <= clock[rows, Clock.GAP_FROM]
+        silent = (clock[rows, Clock.GAP_FROM] != NEVER) & ~before
         told: list[tuple[int, Alert]] = []
         for i in np.flatnonzero(silent | (gap & ~self._is_covered(taken.partitions, last + set_back))).tolist():
-            row, position = int(rows[i]), int(taken.at[i])
-            if clock[row, Clock.GAP_FROM] == NEVER:
-                told.append((position, self._reporter.gap(row, int(times[i]))))
-            told.append((position, self._reporter.gap(row, int(times[i]), int(taken.offsets[i]))))
-        clock[rows, Clock.GAP_FROM] = NEVER
+            row, position, time, since = (
+                int(rows[i]),
+                int(taken.at[i]),
+                int(times[i]),
+                int(clock[rows[i], Clock.GAP_FROM]),
+            )
+            if not silent[i]:
+                since = int(last[i])
+                told.append((position, self._reporter.gap(row, since, time)))
+            told.append((position, self._reporter.gap(row, since, time, int(taken.offsets[i]))))
+        clock[rows[~before], Clock.GAP_FROM] = NEVER
         count[rows[gap], Count.SINCE] = 0
         clock[rows, Clock.LAST] = times
         clock[rows, Clock.OFFSET] = taken.offsets
@@ -311,14 +335,15 @@ class Detector:
             self._covered[tick.partition] = tick
         clock = self.table.arrays.clock
         rows = np.flatnonzero(self.table.partition == tick.partition)
-        rows = rows[(clock[rows, Clock.LAST] != NEVER) & (clock[rows, Clock.GAP_FROM] == NEVER)]
-        last, limit = stamps.heard(clock[rows]), clock[rows, Clock.GAP_LIMIT]
+        newest = reorder.newest(self.table.arrays, rows)
+        rows = rows[(newest != NEVER) & (clock[rows, Clock.GAP_FROM] == NEVER)]
+        last, limit = reorder.heard(self.table.arrays, rows), clock[rows, Clock.GAP_LIMIT]
         silent = tick.time - last > limit
         if tick.covered is not None:
             silent &= (last + limit < tick.covered.since) | (last > tick.covered.until)
         rows = self.table.by_name(rows[silent])
-        clock[rows, Clock.GAP_FROM] = clock[rows, Clock.LAST]
-        return [self._reporter.gap(int(row), tick.time) for row in rows]
+        clock[rows, Clock.GAP_FROM] = reorder.newest(self.table.arrays, rows)
+        return [self._reporter.gap(int(row), int(clock[row, Clock.GAP_FROM]), tick.time) for row in rows]
 
     def _is_covered(self, partitions: IntArray, last: IntArray) -> BoolArray:
         """Whether a silence since `last` (µs) is part of one of its partition, (n,)."""

@@ -72,6 +72,7 @@ class Rules:
     fleet: int | None = None  # sensors a fleet budget is shared by; None: those of the bundle
     max_future: int = 60 * SECOND  # µs a reading's time may lie ahead of its record's timestamp
     bounds: tuple[Bound, ...] = ()
+    reorder: int = 0  # later readings of its sensor that a reading waits for, to be put in order
     bridge: int = 4  # missing readings in a row, at most, that the forecast stands in for; 0: none
     most_sensors: int | None = None  # of one partition; a new one evicts the one that was not seen for longest
 
@@ -91,7 +92,7 @@ class Outcome:
     imputed: IntArray  # (n,) values of the window, after the reading, that never came and were filled in
     alerts: list[Alert] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
-    # scored, warming, late, duplicate, unusable, future, evicted, imputed
+    # scored, warming, late, duplicate, unusable, future, evicted, imputed, reordered
     counts: dict[str, int] = field(default_factory=dict)
     split: list[str] = field(default_factory=list)  # sensors that came new and have a row in another partition
 

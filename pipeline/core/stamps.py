@@ -38,7 +38,7 @@ def judge(arrays: Columns, arrived: Round, max_future: int) -> Stamps:
     """Compare the times with the sensors' last and with their records'; `max_future` is in µs."""
     rows, times, offsets, received = arrived.rows, arrived.times, arrived.offsets, arrived.received
     last, nobody = arrays.clock[rows, Clock.LAST], np.zeros(len(rows), np.bool_)
-    future = (received > 0) & (times > received + max_future)
+    future = ahead(arrived, max_future)
     behind = ~future & (times <= last)
     again = offsets < arrays.clock[rows, Clock.BELIEVED_OFFSET]  # read before the clock was set back
     watched = arrays.count[rows, Count.ASTRAY] | arrays.count[rows, Count.WRONG_CLOCK]
@@ -86,10 +86,10 @@ def judge(arrays: Columns, arrived: Round, max_future: int) -> Stamps:
     return Stamps(fresh, future, duplicate, behind & ~duplicate & ~believed, opened, ended)
 
 
-def heard(clock: npt.NDArray[np.int64]) -> IntArray:
-    """When the sensors of rows of `clock` were last heard, (n,) µs, as if no clock had been set back."""
-    last: IntArray = clock[:, Clock.LAST] + clock[:, Clock.SET_BACK]
-    return last
+def ahead(arrived: Round, max_future: int) -> BoolArray:
+    """Whose time lies further ahead of its record than `max_future` (µs), (n,)."""
+    future: BoolArray = (arrived.received > 0) & (arrived.times > arrived.received + max_future)
+    return future
 
 
 def _repeats(arrays: Columns, arrived: Round) -> BoolArray:

@@ -48,6 +48,12 @@ class Count:
 UNFITTED, TRAINED, UNSEEN = 0, 1, 2  # no scale yet; the model knows the sensor; scaled by its own first readings
 
 
+class Held:
+    """Columns of `held`, int64: a reading that waits, see `reorder`."""
+
+    TIME, RECEIVED, SEQ, USABLE = 0, 1, 2, 3
+
+
 class Level:
     """Columns of `level`, float32: the episode calibration, then the running episode."""
 
@@ -95,6 +101,8 @@ class Columns:
     window: Array  # (N, window, channels) ring of scaled values
     filled: npt.NDArray[np.uint32]  # (N, targets, words) a bit for each reading of the window that had no value
     forecast: Array  # (N, targets, sum of horizons) a ring a horizon, in asinh(x)
+    held: npt.NDArray[np.int64]  # (N, reorder, 4) columns of `Held`, NEVER where nothing waits
+    held_values: npt.NDArray[np.float64]  # (N, reorder, channels)
 
     def __getitem__(self, field: str) -> npt.NDArray[Any]:
         found: npt.NDArray[Any] = getattr(self, field)
@@ -110,8 +118,8 @@ class Field(NamedTuple):
     learned: int
 
 
-def layout(model: Model) -> dict[str, Field]:
-    """Every field of a row. Bytes a sensor: the sum of shape * itemsize, printed by `row_bytes`."""
+def layout(model: Model, reorder: int = 0) -> dict[str, Field]:
+    """Every field of a row, of which so many readings may wait. Bytes a sensor: see `row_bytes`."""
     channels, targets = len(model.channels), len(model.targets)
     prototypes = 128 if targets == 1 else 0  # see `features.new_pattern`
     state = sum(layer.recurrent.shape[1] for layer in model.network.layers) * (2 if model.network.cell == "lstm" else 1)
@@ -135,6 +143,8 @@ def layout(model: Model) -> dict[str, Field]:
         "window": Field((model.network.window, channels), np.float32, 0, 0),
         "filled": Field((targets, -(-model.network.window // MARK_BITS)), np.uint32, 0, 0),
         "forecast": Field((targets, sum(model.network.horizons)), np.float32, 0, 0),
+        "held": Field((reorder, 4), np.int64, NEVER, 0),
+        "held_values": Field((reorder, channels), np.float64, np.nan, 0),
     }
 
 
@@ -143,9 +153,9 @@ def flat(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
-def row_bytes(model: Model) -> int:
+def row_bytes(model: Model, reorder: int = 0) -> int:
     """Bytes of array state a sensor of this model takes; its name and index entry come on top (about 150)."""
-    return sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in layout(model).values())
+    return sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in layout(model, reorder).values())
 
 
 def learned(arrays: Columns, fields: Mapping[str, Field]) -> Arrays:
