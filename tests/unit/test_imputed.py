@@ -11,14 +11,15 @@ from pipeline.core import imputed
 from pipeline.core.alerts import Kind
 from pipeline.core.detector import Detector
 from pipeline.core.events import Rules, Swap
+from pipeline.core.frames import Frame, batch_of
 from pipeline.core.model import Model
 from pipeline.core.novelty import MEMORY_DELAY
-from pipeline.core.readings import ReadingBatch
+from pipeline.core.readings import Quality, Reading, ReadingBatch
 from pipeline.core.table import Clock, Count, SensorTable, Tally, layout
 from pipeline.core.thresholds import Budget
 from tests import models
 from tests.models import INTERVAL
-from tests.settled import CALM, RULES, after, calm, settled, settled_state
+from tests.settled import CALM, RULES, after, assert_same_state, at, calm, settled, settled_state
 
 DELAYED = MEMORY_DELAY + 340  # readings after which everything has entered memories and tails
 
@@ -96,6 +97,20 @@ def test_what_was_filled_in_is_never_learned(how: str) -> None:
     times = rest.times[0] + np.arange(len(rest)) * INTERVAL  # as if nothing had been missing
     other.step(replace(rest, times=times, received=times))
     np.testing.assert_array_equal(detector.snapshot(0)["known"], other.snapshot(0)["known"])
+
+
+@pytest.mark.parametrize("quality", [Quality.BAD, Quality.MAINTENANCE])
+def test_a_reading_of_another_quality_than_good_is_marked_whatever_it_says(quality: Quality) -> None:
+    detector, other, values = settled(), settled(), calm(20)[:, 0].tolist()
+    said = [Reading("s", at(CALM + i), {"c0": value}, offset=CALM + i) for i, value in enumerate(values)]
+    for i in (5, 6, 12):
+        said[i] = said[i]._replace(values={"c0": 1e6}, quality=quality)
+    outcome = detector.step(batch_of(Frame.of(said), ["c0"]))
+    assert (outcome.counts, outcome.alerts) == ({"scored": 17, "unusable": 3}, [])
+    assert marks(detector) == [7, 13, 14]
+    said = [reading._replace(values={"c0": -3.0}) if i in (5, 6, 12) else reading for i, reading in enumerate(said)]
+    other.step(batch_of(Frame.of(said), ["c0"]))
+    assert_same_state(detector, other)
 
 
 def test_an_open_alert_is_untouched_by_readings_of_bad_quality_whatever_their_values() -> None:
