@@ -86,6 +86,7 @@ class Admission:
             known = self.admit(row)
             learned = self._table.fields["clock"].learned
             arrays.clock[row, learned:] = before["clock"][learned:]
+            arrays.count[row, Count.ONSETS], arrays.count[row, Count.SPENT_FROM] = 0, before["count"][Count.LEARNED]
             # what this sensor has not sent yet is news, even if the model has been trained on it since
             learn_from = arrays.clock[row, Clock.LEARN_FROM]
             arrays.clock[row, Clock.LEARN_FROM] = min(learn_from, before["clock"][Clock.LAST] + 1)
