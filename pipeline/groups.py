@@ -29,6 +29,7 @@ from pipeline.routing import Router
 
 log = structlog.get_logger(__name__)
 
+MENDED = ("imputed", "reordered")  # counts of what was put right on the way in
 PIECE_READINGS = 16_384  # of one step: what a message in a batch becomes is bounded by more than the poll
 OPEN = "~open"  # behind a group's name, which has no tilde: its readings that wait for their channels
 MAINTENANCE = "~maintenance"  # of all groups
@@ -58,6 +59,7 @@ class Stepped:
     scored: list[Scored] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)  # of each detector's step
     ignored: dict[str, int] = field(default_factory=dict)  # reason -> readings
+    mended: dict[str, int] = field(default_factory=dict)  # how -> readings
     evicted: dict[str, int] = field(default_factory=dict)  # group -> sensors that made room
     split: list[str] = field(default_factory=list)  # sensors that came new and are in another partition as well
     events: int = 0  # an operator's, applied
@@ -243,9 +245,10 @@ class Groups:
         _advance(stepped.watermarks, batch, detector.rules.max_future)
 
     def _count(self, group: str, counts: Mapping[str, int], stepped: Stepped) -> None:
-        for reason in IGNORED:
-            if how_many := counts.get(reason):
-                stepped.ignored[reason] = stepped.ignored.get(reason, 0) + how_many
+        for names, seen in ((IGNORED, stepped.ignored), (MENDED, stepped.mended)):
+            for name in names:
+                if how_many := counts.get(name):
+                    seen[name] = seen.get(name, 0) + how_many
         if evicted := counts.get("evicted"):
             stepped.evicted[group] = stepped.evicted.get(group, 0) + evicted
 
