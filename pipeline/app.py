@@ -14,7 +14,7 @@ import stamina
 import structlog
 from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
-from pipeline import bundle
+from pipeline import bundle, fast
 from pipeline.adapters.checkpoints import FolderCheckpoints
 from pipeline.adapters.kafka import KafkaSink, KafkaSource
 from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
@@ -108,7 +108,7 @@ class App:
             catchup_after_seconds=settings.detection.catchup_after_seconds,
             scores=settings.kafka.topics.scores is not None,
         )
-        recovery = Recovery(self._groups, store, pace.topic, self._serving.fingerprint, kernel())
+        recovery = Recovery(self._groups, store, pace.topic, self._serving.fingerprint, kernel(settings))
         return Runner(self._groups, source, sink, recovery, pace, lambda: bundle.load_all(settings.model.dir))
 
     def _connected(self) -> tuple[KafkaSource, KafkaSink, CheckpointStore]:
@@ -171,11 +171,11 @@ def build(settings: Settings) -> App:
     return App(settings, bundle.load_all(settings.model.dir))
 
 
-def kernel() -> str:
+def kernel(settings: Settings) -> str:
     """What computes the scores: another library or processor may round the last digit differently."""
     blas = [found for found in threadpool_info() if found["user_api"] == "blas"]
     names = sorted({f"{b['internal_api']} {b['version']} {b.get('architecture', '')}".strip() for b in blas})
-    return ", ".join([f"numpy {np.__version__}", *names])
+    return ", ".join(filter(None, [f"numpy {np.__version__}", *names, fast.recorded(settings.kernel)]))
 
 
 def _cut_off() -> None:

@@ -13,8 +13,10 @@ from pipeline.core.detector import Detector
 from pipeline.core.events import Rules
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND
+from pipeline.core.rounds import Walkers
 from pipeline.core.silence import InputWatch
 from pipeline.core.thresholds import Budget
+from pipeline.fast import walkers
 from pipeline.groups import Groups
 from pipeline.routing import Router, groups_of
 from pipeline.settings_schema import Settings
@@ -29,17 +31,20 @@ class Serving:
     muted: frozenset[Kind]  # kinds that the settings switched off
     input_silent_share: float
     patterns: Mapping[str, str]  # of sensors, where the settings have one
+    walkers: Walkers | None  # a compiled form for ordinary readings, where the settings want it
     fingerprint: str  # SHA-256 of the settings and of sensors.csv, as far as they can change an alert
 
     def groups(self) -> Groups:
         """A new detector for each group, behind their router."""
-        detectors = {name: Detector(model, self.rules[name]) for name, model in self.models.items()}
+        detectors = {
+            name: Detector(model, self.rules[name], walkers=self.walkers) for name, model in self.models.items()
+        }
         watch = InputWatch(self.input_silent_share)
         return Groups(detectors, Router(groups_of(self.models, self.patterns)), self.muted, watch)
 
 
 def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
-    """What these settings make of these models; DataError where sensors.csv cannot be read."""
+    """What these settings make of these models; DataError where sensors.csv cannot be read, KernelError."""
     patterns, detection = settings.model.groups, settings.detection
     if strangers := sorted(patterns.keys() - models.keys()):
         raise BundleError(
@@ -65,4 +70,4 @@ def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
     }
     muted = frozenset(kind for kind, wanted in on.items() if not wanted)
     fingerprint = hashlib.sha256(f"{settings.fingerprint()} {sensors}".encode()).hexdigest()
-    return Serving(models, rules, muted, detection.input_silent_share, patterns, fingerprint)
+    return Serving(models, rules, muted, detection.input_silent_share, patterns, walkers(settings.kernel), fingerprint)

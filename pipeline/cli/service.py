@@ -16,6 +16,7 @@ from rich.table import Table
 from pipeline.bundle import BundleError
 from pipeline.cli.words import Config, settings_of
 from pipeline.console import FAILED, WRONG_WORDS, err, out, sentences
+from pipeline.fast import KernelError
 
 Url = Annotated[str, typer.Option("--url", help="Where the service answers.")]
 DEFAULT_URL = "http://127.0.0.1:9108"
@@ -29,7 +30,7 @@ def run(config: Config = None) -> None:
     from pipeline.ports import PartitionsChangedError
     from pipeline.web import WebError
 
-    with sentences(BundleError, DataError, KafkaSetupError, PartitionsChangedError, WebError):
+    with sentences(BundleError, DataError, KafkaSetupError, KernelError, PartitionsChangedError, WebError):
         build(settings_of(config)).run()
 
 

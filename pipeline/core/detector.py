@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipeline.core.lstm import Steps
 from pipeline.core.model import Model
 from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch, Reason, Rejected
 from pipeline.core.reporting import Reporter
-from pipeline.core.rounds import Rows, rounds
+from pipeline.core.rounds import Rows, Walker, Walkers, rounds
 from pipeline.core.scoring import Weights
 from pipeline.core.silence import Silences
 from pipeline.core.table import NEVER, UNFITTED, Arrays, Clock, Count, Level, SensorTable, layout
@@ -37,10 +37,15 @@ class Detector:
         *,
         weights: Weights | None = None,
         forecaster: Steps | None = None,
+        walkers: Walkers | None = None,
     ) -> None:
-        """`weights` and `forecaster` are for experiments: what a part is worth, what a simpler forecast would do."""
+        """`walkers`: a compiled form for what is ordinary, where there is one.
+
+        `weights` and `forecaster` are for experiments: what a part is worth, what a simpler forecast would do.
+        """
         self.rules = rules or Rules()
         self._experiment = weights, forecaster
+        self._walkers = walkers if forecaster is None else None
         self.table = SensorTable(layout(model))
         self._covered: dict[int, Tick] = {}  # the newest of a partition that is silent itself
         self._serve(model)
@@ -52,7 +57,7 @@ class Detector:
         for row in made:
             self._admission.admit(row)
         told: list[tuple[int, Alert]] = []
-        for at in rounds(rows):
+        for at in rounds(rows) if self._walker is None else self._steps(self._walker, batch, rows, out):
             told += self._round(batch, rows[at], at, out)
         out.alerts = [alert for _, alert in sorted(told, key=lambda item: item[0])]
         return out
@@ -121,6 +126,14 @@ class Detector:
     def describe(self, sensor: str) -> dict[str, object] | None:
         """What is known of a sensor, for a person; None if it has not been seen."""
         return next((self._reporter.describe(row) for row in self.table.find(sensor)), None)
+
+    def _steps(self, walker: Walker, batch: ReadingBatch, rows: Rows, out: Outcome) -> Iterator[Rows]:
+        """The rounds that are left to do where a walker takes in what is ordinary before each."""
+        todo = np.arange(len(rows))
+        while len(todo):
+            at, todo = walker.walk(self.table.arrays, batch, rows, todo, out)
+            if len(at):
+                yield at
 
     # -- one round: at most one reading of each sensor
 
@@ -277,6 +290,9 @@ class Detector:
         self._engine = Engine(model, *self._experiment)
         self._admission = Admission(model, self.table, self.rules, self._engine)
         self._reporter = Reporter(model, self.table, self.rules, self.threshold)
+        self._walker = None
+        if self._walkers is not None:
+            self._walker = self._walkers(model, self._engine.weights, self.threshold, self.rules.max_future)
 
     def _silence(self, tick: Tick) -> list[Alert]:
         """Tell of the sensors of a partition that have been silent for longer than is usual for them."""

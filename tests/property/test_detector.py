@@ -16,8 +16,10 @@ from pipeline.core.detector import Detector
 from pipeline.core.events import Bound, Outcome, Rules
 from pipeline.core.model import Model
 from pipeline.core.readings import FloatArray, ReadingBatch
+from pipeline.core.rounds import Walkers
 from pipeline.core.table import TRAINED, UNSEEN, Count
 from pipeline.core.thresholds import Budget
+from pipeline.fast import walkers
 from tests import models
 
 RULES = Rules(budget=Budget.parse("1/25/sensor"), bounds=(Bound("*", "c0", 14.0, 26.0, "bar"),))
@@ -27,6 +29,7 @@ SHAPES: dict[str, dict[str, object]] = {
     "gru, two layers": {"cell": "gru", "layers": 2},
     "windowed": {"mode": "windowed"},
 }
+COMPILED = ("one channel", "nine channels")  # shapes that the extra `fast` has a form for
 ROWS, HISTORY = 460, 120  # readings; counts enter the tails 150 to 300 readings late
 
 
@@ -55,6 +58,7 @@ class Case:
     model: Model
     batch: ReadingBatch
     outcome: Outcome  # of all of it at once
+    walkers: Walkers | None
 
     @property
     def whole(self) -> Followed:
@@ -64,7 +68,7 @@ class Case:
         return f"Case({self.model.network.cell}, {self.model.network.mode}, {len(self.model.channels)} channels)"
 
     def detector(self) -> Detector:
-        return Detector(self.model, RULES)
+        return Detector(self.model, RULES, walkers=self.walkers)
 
 
 def trained_on_one_of_three(shape: dict[str, object]) -> Model:
@@ -79,15 +83,19 @@ def later(batch: ReadingBatch) -> ReadingBatch:
     return replace(batch, times=times, received=times)
 
 
-@pytest.fixture(scope="module", params=SHAPES, ids=lambda name: name.replace(" ", "-"))
+FORMS = [*((shape, "numpy") for shape in SHAPES), *((shape, "numba") for shape in COMPILED)]
+
+
+@pytest.fixture(scope="module", params=FORMS, ids=lambda form: "-".join(form).replace(" ", "-"))
 def stream(request: pytest.FixtureRequest) -> Case:
-    model = trained_on_one_of_three(SHAPES[request.param])
+    shape, kernel = request.param
+    model, walk = trained_on_one_of_three(SHAPES[shape]), walkers(kernel)
     rows = 110 if model.network.mode == "windowed" else ROWS
     batch = later(models.stream(models.waves(3, rows, len(model.channels)), partitions=2, dropped=0.02))
-    detector = Detector(model, RULES)
+    detector = Detector(model, RULES, walkers=walk)
     outcome = detector.step(batch)
     assert [detector.snapshot(p)["count"][:, Count.FITTED].tolist() for p in (0, 1)] == [[TRAINED, UNSEEN], [UNSEEN]]
-    return Case(model, batch, outcome)
+    return Case(model, batch, outcome, walk)
 
 
 def test_the_stream_of_these_tests_raises_every_kind_of_alert_but_that_of_a_clock() -> None:
