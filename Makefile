@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup demo test check bench ablation budget kafka configuration lock clean
+.PHONY: help setup demo test check faults chaos bench ablation budget kafka configuration lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,12 @@ check: setup ## lint, types and import contracts only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: setup ## inject every fault and write docs/faults.md (ARGS=--long: outages of 60 s, a million sensors)
+	$(BIN)/python -m pytest -m fault --faults docs/faults.md $(ARGS)
+
+chaos: setup ## kill the members of a service all the time, on real Apache Kafka (ARGS="--json FILE --without-checkpoints")
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: setup ## measure (ARGS="--json FILE")
 	$(BIN)/python -m benchmarks $(ARGS)

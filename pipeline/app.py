@@ -20,6 +20,7 @@ from pipeline.adapters.kafka import KafkaSink, KafkaSource
 from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
 from pipeline.adapters.kafka_connection import KafkaAwayError
 from pipeline.core.model import Model
+from pipeline.crowd import Crowd
 from pipeline.ports import CheckpointStore, PartitionsChangedError
 from pipeline.progress import Pace, Turn
 from pipeline.recovery import Recovery
@@ -50,6 +51,7 @@ class App:
         self._stopping = threading.Event()
         self._watchdog = threading.Timer(DRAIN_SECONDS, _cut_off)
         self._reload = threading.Event()
+        self._crowd = Crowd()
         self._count_due = 0.0
 
     def run(self) -> None:
@@ -99,15 +101,7 @@ class App:
                     return None
                 self.status.wait(f"no broker at {settings.kafka.bootstrap_servers} answers")
                 source, sink, store = self._connected()
-        pace = Pace(
-            topic=settings.kafka.topics.readings,
-            poll_seconds=settings.kafka.poll_wait_seconds,
-            commit_seconds=settings.kafka.commit_seconds,
-            checkpoint_seconds=settings.checkpoints.every_seconds,
-            let_go_seconds=min(LET_GO_SECONDS, settings.kafka.max_poll_interval_seconds / 2),
-            catchup_after_seconds=settings.detection.catchup_after_seconds,
-            scores=settings.kafka.topics.scores is not None,
-        )
+        pace = pace_of(settings)
         recovery = Recovery(self._groups, store, pace.topic, self._serving.fingerprint, kernel(settings))
         return Runner(self._groups, source, sink, recovery, pace, lambda: bundle.load_all(settings.model.dir))
 
@@ -155,6 +149,7 @@ class App:
 
     def _report(self, runner: Runner, turn: Turn) -> None:
         self.telemetry.turned(turn, runner.partitions)
+        self._crowd.turned(turn.stepped)
         self.status.waiting_for = turn.waiting_for
         self.status.beat()
         self.status.answer(self._groups.describe)
@@ -169,6 +164,19 @@ def build(settings: Settings) -> App:
     """Load and check everything that needs no broker; BundleError, DataError and WebError say what is wrong."""
     configure_logging(settings.logging)
     return App(settings, bundle.load_all(settings.model.dir))
+
+
+def pace_of(settings: Settings) -> Pace:
+    """How the loop runs under these settings."""
+    return Pace(
+        topic=settings.kafka.topics.readings,
+        poll_seconds=settings.kafka.poll_wait_seconds,
+        commit_seconds=settings.kafka.commit_seconds,
+        checkpoint_seconds=settings.checkpoints.every_seconds,
+        let_go_seconds=min(LET_GO_SECONDS, settings.kafka.max_poll_interval_seconds / 2),
+        catchup_after_seconds=settings.detection.catchup_after_seconds,
+        scores=settings.kafka.topics.scores is not None,
+    )
 
 
 def kernel(settings: Settings) -> str:

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Mapping
 from itertools import pairwise
@@ -187,9 +188,11 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
 
 def _read(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise BundleError(f"{path}: {size} bytes, more than any bundle has")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or a device may have no end
+            raise BundleError(f"{path}: not a plain file; is this a bundle folder?")
+        if found.st_size > MOST_BYTES:
+            raise BundleError(f"{path}: {found.st_size} bytes, more than any bundle has")
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}; is this a bundle folder?") from error

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import bundle
@@ -23,6 +24,9 @@ from pipeline.web import WebError, listen
 SKEW_SECONDS = 5.0  # records that are further ahead of this machine's clock than this were stamped by a wrong one
 FREE_BYTES = 1 * 2**30  # wanted on the disk of the checkpoints, beside those that are kept of every known sensor
 DAY_MS = 86_400_000
+NAME_BYTES = 150  # a sensor's name and its place in the index
+PROCESS_BYTES = 200 * 2**20  # libraries, models, messages on their way
+WORKING_SHARE = 1.5  # a partition twice while its checkpoint is written, or the largest field while the table grows
 READINGS_PARTITIONS = 6  # members that can share the load, at most
 
 
@@ -35,10 +39,15 @@ class Check(NamedTuple):
     remedy: str = ""  # what to do where it is not ok
 
 
-def checks(settings: Settings, look: Callable[..., Survey] = survey) -> list[Check]:
-    """Look at everything; what cannot be looked at is a failed check, not an error."""
+def checks(settings: Settings, look: Callable[..., Survey] = survey, sensors: int | None = None) -> list[Check]:
+    """Look at everything; what cannot be looked at is a failed check, not an error.
+
+    `sensors`: whether so many of a group would fit this machine.
+    """
     about_models, state_bytes = _models(settings)
     found = [*_kafka(settings, look), *about_models, *_sensors(settings)]
+    if sensors is not None:
+        found += _room(settings, sensors, machine_bytes())
     return [*found, _checkpoints(settings, state_bytes), _http(settings)]
 
 
@@ -135,6 +144,33 @@ def _models(settings: Settings) -> tuple[list[Check], int]:
         detail = "model.groups names it, but there is no bundle"
         found.append(Check(f"model {name}", False, detail, f"train it into {root}"))
     return found, state_bytes
+
+
+def _room(settings: Settings, sensors: int, there: int) -> Iterator[Check]:
+    """So many sensors of each group, all in this process, beside what the process takes by itself."""
+    try:
+        models = bundle.load_all(settings.model.dir)
+    except bundle.BundleError:
+        return  # said before
+    for name, model in models.items():
+        each = row_bytes(model) + NAME_BYTES
+        wanted = PROCESS_BYTES + round(WORKING_SHARE * sensors * each)
+        detail = (
+            f"{sensors} sensors of {each} bytes each: {wanted / 2**30:.2g} GiB with what a checkpoint and growth take, "
+            f"of {there / 2**30:.2g} GiB; each partition keeps {settings.detection.max_sensors_per_partition} at most"
+        )
+        remedy = "share the partitions among more members, or give each more memory"
+        yield Check(f"memory {name}", wanted <= there, detail, remedy)
+
+
+def machine_bytes() -> int:
+    """The memory that this process may have: the machine's, or what its control group allows it."""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        allowed = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:  # no control groups of version 2 here
+        return there
+    return min(there, int(allowed)) if allowed.isdecimal() else there
 
 
 def _sensors(settings: Settings) -> Iterator[Check]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import structlog
 
-from pipeline.codecs import decode
+from pipeline.codecs import decode_frames
+from pipeline.codecs.events import decode_event, parted
 from pipeline.core.alerts import Alert, Kind
 from pipeline.core.detector import Detector
 from pipeline.core.events import Outcome, Swap
+from pipeline.core.frames import ROW_BITS, batch_of, merged, offset_of
 from pipeline.core.model import Model
-from pipeline.core.readings import Reading, ReadingBatch, Record, Rejected
+from pipeline.core.readings import ReadingBatch, Record, Rejected
 from pipeline.core.silence import InputWatch, Outage, Silences
 from pipeline.core.table import Arrays
 from pipeline.ports import Scored
@@ -24,6 +26,7 @@ from pipeline.routing import Router
 
 log = structlog.get_logger(__name__)
 
+PIECE_READINGS = 16_384  # of one step: what a message in a batch becomes is bounded by more than the poll
 IGNORED = ("late", "duplicate", "unusable")  # counts of readings that were good, and yet were not scored
 
 
@@ -50,6 +53,9 @@ class Stepped:
     scored: list[Scored] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)  # of each detector's step
     ignored: dict[str, int] = field(default_factory=dict)  # reason -> readings
+    evicted: dict[str, int] = field(default_factory=dict)  # group -> sensors that made room
+    split: list[str] = field(default_factory=list)  # sensors that came new and are in another partition as well
+    events: int = 0  # an operator's, applied
     watermarks: dict[int, int] = field(default_factory=dict)  # partition -> largest event time admitted, µs
 
 
@@ -88,11 +94,10 @@ class Groups:
         stepped = Stepped()
         if not records:
             return stepped
-        readings, stepped.refused = decode(records)
-        routed, strays = self._router.split(readings)
-        stepped.refused += strays
-        for name, members in routed.items():
-            self._step(self._detectors[name], members, stepped)
+        for readings, event in parted(records):
+            self._read(readings, stepped)
+            if event is not None:
+                self._apply(event, stepped)
         stepped.refused = _completed(stepped.refused, records)
         return stepped
 
@@ -168,38 +173,68 @@ class Groups:
         known = (detector.describe(sensor) for detector in self._detectors.values())
         return next((found for found in known if found is not None), None)
 
-    def _step(self, detector: Detector, members: list[Reading], stepped: Stepped) -> None:
-        batch = ReadingBatch.of(members, detector.model.channels)
+    def _read(self, records: Sequence[Record], stepped: Stepped) -> None:
+        decoded = decode_frames(records)
+        routed, strays = self._router.split(decoded.frames)
+        stepped.refused += decoded.rejected + strays
+        for name, frames in routed.items():
+            batch = batch_of(frames, self._detectors[name].model.channels)
+            for start in range(0, len(batch), PIECE_READINGS):
+                piece = batch if len(batch) <= PIECE_READINGS else batch.take(slice(start, start + PIECE_READINGS))
+                self._step(self._detectors[name], piece, stepped)
+
+    def _apply(self, record: Record, stepped: Stepped) -> None:
+        """What an operator says, where it stands among the readings of its partition."""
+        event = decode_event(record)
+        if isinstance(event, Rejected):
+            stepped.refused.append(event)
+            return
+        stepped.events += 1
+        for detector in self._detectors.values():
+            told = self._audible(detector.apply(event).alerts)
+            stepped.raised += [Raised(alert, record.timestamp) for alert in told]
+
+    def _step(self, detector: Detector, batch: ReadingBatch, stepped: Stepped) -> None:
         began = time.perf_counter()
         outcome = detector.step(batch)
         stepped.seconds.append(time.perf_counter() - began)
-        stepped.scored.append(Scored(detector.model, batch, outcome))
-        stepped.refused += outcome.rejected
+        in_messages = replace(batch, offsets=batch.offsets >> ROW_BITS)
+        stepped.scored.append(Scored(detector.model, in_messages, outcome))
+        stepped.refused += [r._replace(offset=offset_of(r.offset)) for r in outcome.rejected]
         stepped.raised += self._raised(batch, outcome)
         for reason in IGNORED:
             if how_many := outcome.counts.get(reason):
                 stepped.ignored[reason] = stepped.ignored.get(reason, 0) + how_many
-        _advance(stepped.watermarks, batch, outcome.rejected)
+        if evicted := outcome.counts.get("evicted"):
+            stepped.evicted[detector.model.group] = stepped.evicted.get(detector.model.group, 0) + evicted
+        stepped.split += outcome.split
+        _advance(stepped.watermarks, batch, detector.rules.max_future)
 
     def _raised(self, batch: ReadingBatch, outcome: Outcome) -> Iterator[Raised]:
         if not outcome.alerts:
             return
-        places = zip(batch.partitions.tolist(), batch.offsets.tolist(), strict=True)
-        received = dict(zip(places, batch.received.tolist(), strict=True))
         newest = int(batch.received.max())  # a gap's evidence ends at the reading before the one that ended it
-        for alert in self._audible(outcome.alerts):
-            yield Raised(alert, received.get((alert.evidence.partition, alert.evidence.last_offset), newest))
+        for alert in outcome.alerts:
+            place = alert.evidence.partition, alert.evidence.last_offset
+            at = np.flatnonzero((batch.offsets == place[1]) & (batch.partitions == place[0]))
+            for told in self._audible([alert]):
+                yield Raised(told, int(batch.received[at[0]]) if len(at) else newest)
 
     def _audible(self, alerts: Iterable[Alert]) -> Iterator[Alert]:
-        return (alert for alert in alerts if alert.kind not in self._muted)
+        """Those that are not muted, their evidence in offsets of messages: the detectors know places."""
+        for alert in alerts:
+            if alert.kind not in self._muted:
+                seen = alert.evidence
+                where = replace(
+                    seen, first_offset=offset_of(seen.first_offset), last_offset=offset_of(seen.last_offset)
+                )
+                yield replace(alert, evidence=where)
 
 
-def _advance(watermarks: dict[int, int], batch: ReadingBatch, rejected: Sequence[Rejected]) -> None:
-    """Move each partition's watermark to its latest reading, past those that were refused for their time."""
-    admitted = np.ones(len(batch), np.bool_)
-    for refused in rejected:
-        admitted &= (batch.partitions != refused.partition) | (batch.offsets != refused.offset)
-    for partition in np.unique(batch.partitions[admitted]).tolist():
+def _advance(watermarks: dict[int, int], batch: ReadingBatch, max_future: int) -> None:
+    """Move each partition's watermark to its latest reading, past those that are refused for their time."""
+    admitted = (batch.received == 0) | (batch.times <= batch.received + max_future)
+    for partition in sorted(set(batch.partitions[admitted].tolist())):
         latest = int(batch.times[admitted & (batch.partitions == partition)].max())
         watermarks[partition] = max(latest, watermarks.get(partition, 0))
 
@@ -208,6 +243,7 @@ def _completed(refused: list[Rejected], records: Sequence[Record]) -> list[Rejec
     """The refusals of router and detectors, who see no messages, with the message each stands for."""
     if all(r.topic for r in refused):
         return refused
+    refused = merged(refused)
     known = {(record.partition, record.offset): record for record in records}
     whole = []
     for r in refused:

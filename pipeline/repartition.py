@@ -81,6 +81,7 @@ def _spread(found: Mapping[int, Checkpoint], group: str, partitions: int, place:
     ]
     for destination, (of, moved) in enumerate(zip(rows, spread, strict=True)):
         came = np.repeat(list(of), [len(chosen) for chosen in of.values()])  # the partition of each row until now
-        for column in (Clock.OFFSET, Clock.ASTRAY_OFFSET, Clock.ONSET_OFFSET):  # of the old partition: none here
+        # of the old partition: none here
+        for column in (Clock.OFFSET, Clock.ASTRAY_OFFSET, Clock.ONSET_OFFSET, Clock.BELIEVED_OFFSET):
             moved["clock"][came != destination, column] = -1
     return spread

@@ -15,6 +15,7 @@ from pipeline.adapters.sensors import SensorRow, bounds
 from pipeline.core.alerts import Alert
 from pipeline.core.detector import Detector
 from pipeline.core.events import Rules
+from pipeline.core.frames import Frame
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND, BoolArray, FloatArray, Reading
 from pipeline.routing import Router, groups_of
@@ -95,7 +96,7 @@ def replay(
 def _group(series: Series, router: Router, models: Mapping[str, Model]) -> str:
     """As the live service routes it; files that suit several groups go to the one sampled most like them."""
     probe = Reading(series.sensor, 0, dict.fromkeys(series.channels, 0.0))
-    routed, rejected = router.split([probe])
+    routed, rejected = router.split(Frame.of([probe]))
     if routed:
         return next(iter(routed))
     alike = [name for name, model in models.items() if set(model.channels) == set(series.channels)]

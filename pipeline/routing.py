@@ -17,20 +17,26 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.core.frames import ROW_BITS, Frame
 from pipeline.core.model import Model
-from pipeline.core.readings import Reading, Reason, Rejected
+from pipeline.core.readings import Reason, Rejected
 
 PLAIN = "value"  # the channel of a reading that names none
-MAX_CACHED = 4096  # decisions; a hostile sender can name channels without end
+MAX_CACHED = 4096  # decisions; a hostile sender can name channels without end,
+MAX_SENSORS = 2**18  # and sensors
 MAX_SHOWN = 8  # names in a refusal
 
 
 class Group(NamedTuple):
-    """What routing knows of one bundle; `sensors` is asked once a reading, so its `in` must be quick."""
+    """What routing knows of one bundle; `sensors` is asked once a sensor, so its `in` must be quick."""
 
     channels: Sequence[str]
     sensors: AbstractSet[str] = frozenset()
@@ -59,28 +65,51 @@ class Router:
             if group.pattern is not None
         ]
         self._unclaimed = tuple(name for name, group in self._groups.items() if group.pattern is None)
-        self._chosen: dict[tuple[tuple[str, ...], tuple[str, ...]], str | None] = {}  # a cache; it may be cleared
+        # Two caches, which may be cleared.
+        self._candidates_of: dict[str, tuple[str, ...]] = {}
+        self._chosen: dict[tuple[tuple[str, ...], tuple[str, ...]], str | None] = {}
 
-    def split(self, readings: Iterable[Reading]) -> tuple[dict[str, list[Reading]], list[Rejected]]:
-        """The readings of each group in their order, and a refusal for each that no group reads.
+    def split(self, frames: Iterable[Frame]) -> tuple[dict[str, list[Frame]], list[Rejected]]:
+        """The readings of each group, and a refusal for each message that has some that no group reads.
 
         A refusal names partition and offset; the topic and the message are known to whoever decoded it.
         """
-        routed: dict[str, list[Reading]] = {}
+        routed: dict[str, list[Frame]] = {}
         rejected: list[Rejected] = []
-        for reading in readings:
-            candidates = self._candidates(reading.sensor)
-            group = self._choose(candidates, tuple(reading.values))
-            if group is None:
-                detail = self._refusal(reading, candidates)
-                rejected.append(Rejected(Reason.NO_GROUP, detail, partition=reading.partition, offset=reading.offset))
-            else:
-                routed.setdefault(group, []).append(self._named(reading, group))
+        for frame in frames:
+            for candidates, rows in self._alike(frame):
+                group = self._choose(candidates, frame.channels)
+                if group is None:
+                    rejected += self._refusals(frame.take(rows), candidates)
+                else:
+                    part = frame if len(rows) == len(frame) else frame.take(rows)
+                    routed.setdefault(group, []).append(self._named(part, group))
         return routed, rejected
 
+    def _alike(self, frame: Frame) -> Iterator[tuple[tuple[str, ...], npt.NDArray[np.intp]]]:
+        """The frame's readings by the groups that may have their sensor; as a rule they are all alike."""
+        of, names = self._candidates_of, frame.sensors
+        found = list(map(of.get, names.table))
+        if None in found:
+            found = [self._candidates(name) for name in names.table]
+        if len(kinds := set(found)) == 1:
+            yield kinds.pop() or (), np.arange(len(frame))
+            return
+        codes = {kind: code for code, kind in enumerate(dict.fromkeys(found))}
+        which = np.array([codes[kind] for kind in found])[names.at]
+        for kind, code in codes.items():
+            if len(rows := np.flatnonzero(which == code)):
+                yield kind or (), rows
+
     def _candidates(self, sensor: str) -> tuple[str, ...]:
-        known = tuple(name for name, sensors in self._known if sensor in sensors)
-        return known or tuple(name for name, pattern in self._patterns if pattern.match(sensor)) or self._unclaimed
+        candidates = self._candidates_of.get(sensor)
+        if candidates is None:
+            known = tuple(name for name, sensors in self._known if sensor in sensors)
+            by_name = known or tuple(name for name, pattern in self._patterns if pattern.match(sensor))
+            if len(self._candidates_of) >= MAX_SENSORS:
+                self._candidates_of.clear()
+            candidates = self._candidates_of[sensor] = by_name or self._unclaimed
+        return candidates
 
     def _choose(self, candidates: tuple[str, ...], channels: tuple[str, ...]) -> str | None:
         key = (candidates, channels)
@@ -99,21 +128,29 @@ class Router:
             best = [name for name in candidates if channels == {PLAIN} and len(self._channels[name]) == 1]
         return best[0] if len(best) == 1 else None
 
-    def _named(self, reading: Reading, group: str) -> Reading:
+    def _named(self, frame: Frame, group: str) -> Frame:
         channels = self._channels[group]
-        if not channels.isdisjoint(reading.values):
-            return reading
-        (channel,) = channels  # only `value` is routed without a channel in common
-        return reading._replace(values={channel: reading.values[PLAIN]})
+        if not channels.isdisjoint(frame.channels):
+            return frame
+        return replace(frame, channels=tuple(channels))  # only `value` is routed without a channel in common
 
-    def _refusal(self, reading: Reading, candidates: tuple[str, ...]) -> str:
-        seen = f"sensor {reading.sensor!a:.80} sends {_listed(reading.values)}"
+    def _refusals(self, frame: Frame, candidates: tuple[str, ...]) -> Iterator[Rejected]:
+        offsets = frame.places >> ROW_BITS
+        starts = np.flatnonzero(np.diff(offsets, prepend=-1) | np.diff(frame.partitions, prepend=-1))
+        ends = [*starts[1:].tolist(), len(frame)]
+        for start, end in zip(starts.tolist(), ends, strict=True):
+            detail = self._refusal(frame.sensors[start], frame.channels, candidates)
+            partition, offset = int(frame.partitions[start]), int(offsets[start])
+            yield Rejected(Reason.NO_GROUP, detail, partition=partition, offset=offset, readings=end - start)
+
+    def _refusal(self, sensor: str, channels: tuple[str, ...], candidates: tuple[str, ...]) -> str:
+        seen = f"sensor {sensor!a:.80} sends {_listed(channels)}"
         if not candidates:
             what = f"every group has a pattern, and none matches: {_listed(g.pattern for g in self._groups.values())}"
             return f"{seen}; {what}" if self._groups else f"{seen}; there is no group"
         offers = "; ".join(f"{name} reads {_listed(self._groups[name].channels)}" for name in candidates[:MAX_SHOWN])
         more = f"; and {len(candidates) - MAX_SHOWN} more groups" if len(candidates) > MAX_SHOWN else ""
-        shared = any(self._channels[name] & reading.values.keys() for name in candidates)
+        shared = any(self._channels[name] & set(channels) for name in candidates)
         verdict = "fits several groups equally" if shared else "fits no group"
         return f"{seen}, which {verdict}: {offers}{more}"
 

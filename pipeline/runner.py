@@ -69,8 +69,9 @@ class Runner:
         self._follow(polled, turn)  # 2
         known, news = self._parted(polled.records)
         replayed = self._step_again(known)  # 3, a second time: said before
+        self._advance(polled, *replayed)  # a tick at the end of a replay has its place before the news
         turn.replayed, turn.stepped = len(known), self._groups.step(news)  # 3
-        self._advance(polled, *replayed, turn.stepped)
+        self._watermarks(turn.stepped)
         alerts = [self._told(*raised) for raised in turn.stepped.raised]
         alerts += [self._told(alert) for alert in self._tick()]  # 4
         scored = turn.stepped.scored if self._pace.scores else ()
@@ -164,16 +165,20 @@ class Runner:
         known = [record for record in records if record.offset < until[record.partition]]
         return known, [record for record in records if record.offset >= until[record.partition]]
 
-    def _advance(self, polled: Polled, *stepped: Stepped) -> None:
+    def _advance(self, polled: Polled, *replayed: Stepped) -> None:
         now = self._clock.monotonic()
         for partition in {record.partition for record in polled.records}:
             self.partitions[partition].arrived = now
+        self._watermarks(*replayed)
         for partition, progress in self.partitions.items():
-            latest = [s.watermarks[partition] for s in stepped if partition in s.watermarks]
-            progress.watermark = max([progress.watermark, *latest])
             progress.position = polled.positions.get(partition, progress.position)
             progress.end = polled.ends.get(partition, progress.end)
             self._restored_if_read(partition, progress)
+
+    def _watermarks(self, *stepped: Stepped) -> None:
+        for partition, latest in (item for each in stepped for item in each.watermarks.items()):
+            progress = self.partitions[partition]
+            progress.watermark = max(progress.watermark, latest)
 
     def _restored_if_read(self, partition: int, progress: Progress) -> None:
         if not progress.restoring or progress.position < progress.replay_until:

@@ -13,9 +13,9 @@ from pipeline.core.detector import Detector
 from pipeline.core.events import Rules
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND
-from pipeline.core.rounds import Walkers
 from pipeline.core.silence import InputWatch
 from pipeline.core.thresholds import Budget
+from pipeline.core.walking import Walkers
 from pipeline.fast import walkers
 from pipeline.groups import Groups
 from pipeline.routing import Router, groups_of
@@ -31,8 +31,8 @@ class Serving:
     muted: frozenset[Kind]  # kinds that the settings switched off
     input_silent_share: float
     patterns: Mapping[str, str]  # of sensors, where the settings have one
-    walkers: Walkers | None  # a compiled form for ordinary readings, where the settings want it
     fingerprint: str  # SHA-256 of the settings and of sensors.csv, as far as they can change an alert
+    walkers: Walkers | None = None  # a compiled form for ordinary readings, where the settings want it
 
     def groups(self) -> Groups:
         """A new detector for each group, behind their router."""
@@ -59,6 +59,7 @@ def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
             budget=Budget.parse(detection.budget),
             max_future=round(detection.max_future_seconds * SECOND),
             bounds=bounds(sensors, model.channels),
+            most_sensors=detection.max_sensors_per_partition,
         )
         for name, model in models.items()
     }
@@ -70,4 +71,4 @@ def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
     }
     muted = frozenset(kind for kind, wanted in on.items() if not wanted)
     fingerprint = hashlib.sha256(f"{settings.fingerprint()} {sensors}".encode()).hexdigest()
-    return Serving(models, rules, muted, detection.input_silent_share, patterns, walkers(settings.kernel), fingerprint)
+    return Serving(models, rules, muted, detection.input_silent_share, patterns, fingerprint, walkers(settings.kernel))

@@ -226,6 +226,11 @@ class DetectionSettings(_Section):
     gap: bool = Field(default=True, description="Whether a sensor that falls silent raises an alert.")
     clock: bool = Field(default=True, description="Whether a sensor whose clock is wrong raises an alert.")
     limit: bool = Field(default=True, description="Whether a crossed physical limit raises an alert.")
+    max_sensors_per_partition: PositiveInt = Field(
+        default=100_000,
+        description="Of a group, in one partition; a sensor beyond evicts the one that was not seen for longest. "
+        "`foreshock doctor --sensors N` says what memory they take.",
+    )
     input_silent_share: float = Field(
         default=0.2,
         gt=0,
@@ -252,8 +257,8 @@ class CheckpointSettings(_Section):
         default=3,
         ge=0,
         le=3650,
-        description="The first checkpoint of each of so many days is kept, beside the two newest: a span can be "
-        "replayed from it.",
+        description="Of so many days the first checkpoint of each is kept, and the first after a change of models or "
+        "settings, beside the two newest: a span can be replayed from them.",
     )
 
 

@@ -25,6 +25,9 @@ METRIC_NAMES = (
     "foreshock_readings_total",
     "foreshock_rejected_total",
     "foreshock_ignored_total",
+    "foreshock_evicted_total",
+    "foreshock_split_sensors_total",
+    "foreshock_events_total",
     "foreshock_lag_records",
     "foreshock_watermark_timestamp_seconds",
     "foreshock_end_to_end_latency_seconds",
@@ -85,8 +88,13 @@ class Telemetry:
             return Histogram(name, meaning, buckets=buckets, registry=registry)
 
         self._readings = counter("foreshock_readings", "Readings that reached their group's detector.", "group")
-        self._rejected = counter("foreshock_rejected", "What went to the dead-letter topic, and why.", "reason")
+        self._rejected = counter("foreshock_rejected", "Messages, or readings of a batch, refused, and why.", "reason")
         self._ignored = counter("foreshock_ignored", "Good readings that were not scored, and why.", "reason")
+        self._evicted = counter("foreshock_evicted", "Sensors that made room for others.", "group")
+        self._split = Counter(
+            "foreshock_split_sensors", "Sensors that came up in a second partition.", registry=registry
+        )
+        self._events = Counter("foreshock_events", "An operator's events among the readings.", registry=registry)
         self._lag = gauge("foreshock_lag_records", "Records that wait in a partition.", "partition")
         self._watermark = gauge("foreshock_watermark_timestamp_seconds", "Latest event time admitted.", "partition")
         self._latency = histogram(
@@ -127,9 +135,13 @@ class Telemetry:
         for scored in turn.stepped.scored:
             self._readings(scored.model.group).inc(len(scored.batch))
         for rejected in turn.refused:
-            self._rejected(rejected.reason.value).inc()
+            self._rejected(rejected.reason.value).inc(rejected.readings)
         for reason, how_many in turn.stepped.ignored.items():
             self._ignored(reason).inc(how_many)
+        for group, how_many in turn.stepped.evicted.items():
+            self._evicted(group).inc(how_many)
+        self._split.inc(len(turn.stepped.split))
+        self._events.inc(turn.stepped.events)
         for alert in turn.alerts:
             self._transitions(alert.model.name, alert.kind.value, alert.state.value).inc()
         for seconds in turn.stepped.seconds:

@@ -24,6 +24,9 @@ with warnings.catch_warnings():
     from kafka import KafkaAdminClient
 
 from tests.brokers import Broker, best_broker
+from tests.faults import in_long_form, pytest_addoption, pytest_configure, seen
+
+__all__ = ["in_long_form", "pytest_addoption", "pytest_configure", "seen"]  # the table of faults
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
 settings.register_profile("thorough", deadline=None, max_examples=1000)

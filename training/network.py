@@ -5,6 +5,7 @@ M networks are stacked along the first axis of every weight, so that a group tra
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,11 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.core.model import Array, Cell, Layer, Mode, Network
+from training.recurrence import LayerState, layer
 
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3}
 HEAD_SCALE = 0.1  # of Glorot's: the first forecasts are close to "no change"
 
-LayerState = tuple[tf.Tensor, ...]  # (h, c) for LSTM, (h,) for GRU, each (M, B, H)
+NETWORKS_AT_ONCE = 64  # of one block, on a processor: blocks run side by side on its cores, and stay in its caches
 State = list[LayerState]
 
 
@@ -96,40 +98,32 @@ def forward(
 
     inputs (M, T, B, F), carry (M, T, B, 1) float: 0 where the state before the step is zero -> (M, T, B, outputs).
     """
+    blocks = 1 if tf.config.list_physical_devices("GPU") else -(-len(inputs) // NETWORKS_AT_ONCE)
+    if blocks == 1:
+        return _forward(cell, variables, inputs, carry, state)
+    sizes = [len(part) for part in np.array_split(np.arange(len(inputs)), blocks)]
+    told = (list(map(tf.convert_to_tensor, variables)), inputs, carry, state)
+    parts = [tf.split(tensor, sizes) for tensor in tf.nest.flatten(told)]
+    one = tf.function(functools.partial(_forward, cell))  # traced once for all blocks of a size
+    done = [one(*tf.nest.pack_sequence_as(told, [of[k] for of in parts])) for k in range(blocks)]
+    outputs, after = tf.nest.map_structure(lambda *of: tf.concat(of, axis=0), *done)
+    return outputs, after
+
+
+def _forward(
+    cell: Cell, variables: Sequence[tf.Tensor], inputs: tf.Tensor, carry: tf.Tensor, state: State
+) -> tuple[tf.Tensor, State]:
     *recurrent, head, head_bias = variables
-    advance = _lstm if cell == "lstm" else _gru
-    carried = tf.unstack(carry, axis=1)  # T of (M, B, 1)
+    carried = tf.transpose(carry, [1, 0, 2, 3])
     signal, after = inputs, []
     for depth, layer_state in enumerate(state):
         kernel, across, bias = recurrent[3 * depth : 3 * depth + 3]
-        across_bias = bias[:, 1:] if cell == "gru" else 0.0
-        from_inputs = tf.unstack(_product(signal, kernel) + bias[:, None, :1], axis=1)  # T of (M, B, gates * H)
-        hidden = []
-        for from_input, keep in zip(from_inputs, carried, strict=True):
-            layer_state = tuple(part * keep for part in layer_state)
-            layer_state = advance(from_input, tf.matmul(layer_state[0], across) + across_bias, layer_state)
-            hidden.append(layer_state[0])
-        signal = tf.stack(hidden, axis=1)  # (M, T, B, H)
+        from_inputs = tf.transpose(_product(signal, kernel) + bias[:, None, :1], [1, 0, 2, 3])
+        hidden, layer_state = layer(cell, from_inputs, across, bias[:, 1:], carried, layer_state)
+        signal = tf.transpose(hidden, [1, 0, 2, 3])  # (M, T, B, H)
         after.append(layer_state)
     return _product(tf.concat([signal, inputs], axis=-1), head) + head_bias[:, None], after
 
 
 def _product(x: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
     return tf.einsum("mtbi,mio->mtbo", x, matrix)  # each network by its own weights
-
-
-def _lstm(from_input: tf.Tensor, from_hidden: tf.Tensor, state: LayerState) -> LayerState:
-    """(h, c) -> (h, c); the gates' parts (M, B, 4 H)."""
-    _, c = state
-    i, f, g, o = tf.split(from_input + from_hidden, 4, axis=-1)
-    c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
-    return tf.sigmoid(o) * tf.tanh(c), c
-
-
-def _gru(from_input: tf.Tensor, from_hidden: tf.Tensor, state: LayerState) -> LayerState:
-    """h -> h; the gates' parts (M, B, 3 H), reset after the product."""
-    (h,) = state
-    input_z, input_r, input_h = tf.split(from_input, 3, axis=-1)
-    hidden_z, hidden_r, hidden_h = tf.split(from_hidden, 3, axis=-1)
-    z = tf.sigmoid(input_z + hidden_z)
-    return (z * h + (1 - z) * tf.tanh(input_h + tf.sigmoid(input_r + hidden_r) * hidden_h),)

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from pipeline import bundle
 from pipeline.adapters.files import DataError, Series
+from pipeline.core.frames import Frame
 from pipeline.core.model import Model
 from pipeline.core.readings import Reading
 from pipeline.routing import Router, groups_of
@@ -190,9 +191,9 @@ def routed(
     strangers: list[Series] = []
     notes: list[str] = []
     for one in series:
-        found, refused = router.split([Reading(one.sensor, 0, dict.fromkeys(one.channels, 0.0))])
-        for group, readings in found.items():
-            members[group].append(replace(one, channels=tuple(readings[0].values)))  # `value` may have got its name
+        found, refused = router.split(Frame.of([Reading(one.sensor, 0, dict.fromkeys(one.channels, 0.0))]))
+        for group, (frame,) in found.items():
+            members[group].append(replace(one, channels=frame.channels))  # `value` may have got its name
         if refused and read_by_some.isdisjoint(one.channels):
             strangers.append(one)
         elif refused:

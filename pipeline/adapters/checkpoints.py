@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.ports import Checkpoint, CheckpointError
 
 KEPT = 2  # a partition; the older one is for the day the newer one turns out to be damaged
 DAY_MS = 86_400_000
+MOST_MANIFEST_BYTES = 2**24
 MANIFEST = "manifest.json"
 UNFINISHED = ".new"
 
@@ -69,8 +71,7 @@ class FolderCheckpoints:
         place, manifest = self._manifest(name)
         contents = {}
         for file, (sha256, *_) in manifest.sha256.items():
-            contents[file] = _read(place / file)
-            checkpoint_format.must_match(contents[file], sha256, str(place / file))
+            contents[file] = _read(place / file, sha256)
         return checkpoint_format.restored(manifest, contents, str(place))
 
     def close(self) -> None:
@@ -122,9 +123,22 @@ def _under(path: Path) -> object:
     return manifest.models, manifest.settings, manifest.partitions
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, sha256: str | None = None) -> bytes:
+    """The content of a plain file: a pipe or a device in its place may have no end.
+
+    It is that of the `sha256`, which is looked at before anything is held in memory; a manifest has none, and is small.
+    """
     try:
-        return path.read_bytes()
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise CheckpointError(f"{path}: not a plain file")
+        if sha256 is None and found.st_size > MOST_MANIFEST_BYTES:
+            raise CheckpointError(f"{path}: {found.st_size} bytes, more than any manifest has")
+        with path.open("rb") as file:
+            if sha256 is not None:
+                checkpoint_format.must_match(hashlib.file_digest(file, "sha256").hexdigest(), sha256, str(path))
+                file.seek(0)
+            return file.read()
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
 

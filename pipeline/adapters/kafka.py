@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
+from itertools import repeat
 from typing import Any
 
 import structlog
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import FencedInstanceIdError, KafkaError, RetriableError
 from kafka.structs import MemberState
 
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
-from pipeline.adapters.kafka_rebalances import GivenUpError, Rebalances
+from pipeline.adapters.kafka_rebalances import Assignor, GivenUpError, Rebalances, nobodys
 from pipeline.adapters.kafka_transactions import Message, Transactions, named_twice, transactional_id
 from pipeline.codecs.json import MAX_DEAD_BYTES, encode_alert, encode_dead_letter
 from pipeline.codecs.scores import encode_scores
@@ -53,7 +53,7 @@ class KafkaSource:
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",  # where retention overtakes the group; a fresh start is decided below
                 isolation_level="read_committed",
-                partition_assignment_strategy=[CooperativeStickyAssignor],
+                partition_assignment_strategy=[Assignor],
                 max_poll_records=settings.max_poll_records,
                 max_partition_fetch_bytes=FETCH_BYTES,
                 max_poll_interval_ms=round(settings.max_poll_interval_seconds * 1000),
@@ -68,6 +68,8 @@ class KafkaSource:
         self.consumer.subscribe([self._topic], listener=self._rebalances)
         self._coming: set[TopicPartition] = set()
         self._started: set[TopicPartition] = set()
+        # Only back under its name can a process have left partitions behind: see `nobodys`.
+        self._look_due = math.inf if settings.instance_id is None else 0.0  # monotonic s
 
     def poll(self, timeout_seconds: float) -> Polled:
         """What has arrived, and what the group has decided meanwhile."""
@@ -85,15 +87,18 @@ class KafkaSource:
         assigned = [] if given_up or lost else list(self._resolve())
         positions = {tp.partition: self._reached(tp) for tp in self._started}
         ends = {tp.partition: self.consumer.highwater(tp) for tp in self._started}
+        joined = self.consumer.group_metadata().state == MemberState.STABLE
+        if joined and not given_up and time.monotonic() >= self._look_due:
+            self._look_for_partitions_that_nobody_has()
         return Polled(
-            [record for records in polled.values() for record in map(_record, records)],
+            [record for tp, found in polled.items() for record in _records(tp, found)],
             {partition: offset for partition, offset in positions.items() if offset is not None},
             {partition: offset for partition, offset in ends.items() if offset is not None},
             assigned,
             given_up,
             lost,
             reachable=self._heard_from_lately(),
-            joined=self.consumer.group_metadata().state == MemberState.STABLE,
+            joined=joined,
         )
 
     def start(self, partition: int, offset: int) -> None:
@@ -119,6 +124,14 @@ class KafkaSource:
         """Leave the group, so that others take over at once."""
         self._rebalances.leaving = True
         self.consumer.close(autocommit=False, timeout_ms=round(ANSWER_SECONDS * 1000))
+
+    def _look_for_partitions_that_nobody_has(self) -> None:
+        """Until there are none: joining once more makes the group give them to somebody."""
+        found = nobodys(self._settings, self.consumer.partitions_for_topic(self._topic) or set())
+        self._look_due = math.inf if found == set() else time.monotonic() + BEAT_SECONDS
+        if found:
+            log.info("partitions without a member", partitions=sorted(found), effect="the group divides them anew")
+            self.consumer._coordinator.request_rejoin()
 
     def _follow(self) -> tuple[set[int], set[int]]:
         """What was noted since, netted: a partition that came and went again was never ours."""
@@ -245,6 +258,18 @@ def _ticks(metadata: str) -> tuple[Moment, ...]:
     return tuple(Moment(int(offset), int(time)) for offset, time in TICKS.findall(metadata))
 
 
-def _record(r: Any) -> Record:
-    stamp = max(r.timestamp or 0, 0) * MILLISECOND
-    return Record(r.topic, r.partition, r.offset, stamp, r.key, r.value, tuple(r.headers or ()))
+def _records(tp: TopicPartition, found: Sequence[Any]) -> Iterator[Record]:
+    """What was found in a partition; a column at a time, for this is done for every message there is."""
+    return map(
+        Record._make,
+        zip(
+            repeat(tp.topic),
+            repeat(tp.partition),
+            [r.offset for r in found],
+            [r.timestamp * MILLISECOND if r.timestamp > 0 else 0 for r in found],
+            [r.key for r in found],
+            [r.value for r in found],
+            [tuple(r.headers) if r.headers else () for r in found],
+            strict=False,
+        ),
+    )

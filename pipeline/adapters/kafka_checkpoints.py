@@ -86,7 +86,8 @@ class KeptInTopic:
         contents = {}
         for file, of_file in keys.items():
             for i, (key, sha256) in enumerate(zip(of_file, manifest.sha256[file], strict=True)):
-                checkpoint_format.must_match(chunks.get(key, b""), sha256, f"{where}, {file}, chunk {i}")
+                found_hash = hashlib.sha256(chunks.get(key, b"")).hexdigest()
+                checkpoint_format.must_match(found_hash, sha256, f"{where}, {file}, chunk {i}")
             contents[file] = b"".join(chunks[key] for key in of_file)
         return checkpoint_format.restored(manifest, contents, where)
 

@@ -6,6 +6,7 @@ import socket
 import ssl
 from typing import Any
 
+from pipeline.adapters.kafka_login import RefusedError, knock
 from pipeline.settings_schema import KafkaSettings
 
 PROBE_SECONDS = 1.0  # for one broker to take a connection
@@ -21,7 +22,10 @@ class KafkaSetupError(Exception):
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
-    """What consumer, producer and admin client take alike; KafkaAwayError where no broker takes a connection."""
+    """What consumer, producer and admin client take alike.
+
+    KafkaAwayError where no broker takes a connection, KafkaSetupError where one does not let us in.
+    """
     # Asked first, because a client that fails to bootstrap leaves its I/O thread behind.
     if not answers(settings):
         raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} takes a connection")
@@ -34,12 +38,27 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
         }
     if settings.security_protocol in ("SSL", "SASL_SSL"):
         secured["ssl_context"] = _tls(settings)
+    if settings.security_protocol != "PLAINTEXT":
+        _must_let_us_in(settings, secured.get("ssl_context"))
     return {
         "bootstrap_servers": _servers(settings),
         "bootstrap_timeout_ms": round(BOOTSTRAP_SECONDS * 1000),
         "reconnect_backoff_max_ms": 1000,  # by default 30 s: the first output after an outage came 10 s late
         **secured,
     }
+
+
+def _must_let_us_in(settings: KafkaSettings, tls: ssl.SSLContext | None) -> None:
+    """Asked of the first broker that answers; one that hangs up may be starting, and the client waits for it."""
+    for server in _servers(settings):
+        host, _, port = server.rpartition(":")
+        try:
+            knock(settings, host.strip("[]"), int(port), tls)
+        except RefusedError as why:
+            raise KafkaSetupError(str(why)) from None  # the cause may hold what we said
+        except OSError:
+            continue
+        return
 
 
 def answers(settings: KafkaSettings) -> bool:
@@ -61,11 +80,17 @@ def _takes_connections(server: str) -> bool:
 
 
 def _tls(settings: KafkaSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(settings.ssl_cafile) if settings.ssl_cafile else None)
-    context.check_hostname = settings.ssl_check_hostname
-    if settings.ssl_certfile is not None:
-        password = settings.ssl_keyfile_password
-        context.load_cert_chain(
-            settings.ssl_certfile, settings.ssl_keyfile, password.get_secret_value() if password else None
-        )
+    named = [settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile]
+    files = ", ".join(str(path) for path in named if path is not None)
+    password = settings.ssl_keyfile_password
+    try:
+        context = ssl.create_default_context(cafile=str(settings.ssl_cafile) if settings.ssl_cafile else None)
+        context.check_hostname = settings.ssl_check_hostname
+        if settings.ssl_certfile is not None:
+            # never None: the library would ask for the password on the terminal
+            secret = password.get_secret_value() if password else ""
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, secret)
+    except OSError as error:
+        remedy = "name PEM files that belong together, and what opens the key (FORESHOCK_KAFKA__SSL_KEYFILE_PASSWORD)"
+        raise KafkaSetupError(f"{files}: cannot be used: {error.strerror or error}; {remedy}") from None
     return context

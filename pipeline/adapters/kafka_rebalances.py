@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import RetriableError
+from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
+
+from pipeline.adapters.kafka_connection import KafkaAwayError, connection
+from pipeline.settings_schema import KafkaSettings
+
+ANSWER_MS = 5_000
+
+
+class Assignor(CooperativeStickyAssignor):  # type: ignore[misc]
+    """Cooperative-sticky. A member that joins once more looks different, or the broker would leave all as it is."""
+
+    def metadata(self, topics: Iterable[str]) -> ConsumerProtocolSubscription:
+        """What a member says of itself when it joins."""
+        subscription = super().metadata(topics)
+        subscription.user_data = str(self.generation).encode()  # nobody reads it
+        return subscription
 
 
 class GivenUpError(Exception):
@@ -45,6 +64,26 @@ class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_lost(self, lost: AbstractSet[TopicPartition]) -> None:
         """Others have them: the group took this member for dead."""
         self.noted.append(("lost", sorted(lost)))
+
+
+def nobodys(settings: KafkaSettings, partitions: AbstractSet[int]) -> set[int] | None:
+    """Those of the readings' partitions that the group has given to no member; None where it cannot be asked now.
+
+    A member that is killed after it gave partitions up, before it joins again to say so, leaves them behind: back under
+    its name, it is given what it had kept, and no rebalance comes that would give the others to anybody.
+    """
+    try:
+        with KafkaAdminClient(**connection(settings), request_timeout_ms=ANSWER_MS) as admin:
+            group = admin.describe_groups([settings.group_id])[settings.group_id]
+    except (KafkaAwayError, RetriableError):
+        return None
+    if group["group_state"] != "Stable":
+        return None
+    given: set[int] = set()
+    for member in group["members"]:
+        for of_topic in member["member_assignment"]["assigned_partitions"] if member["member_assignment"] else ():
+            given |= set(of_topic["partitions"]) if of_topic["topic"] == settings.topics.readings else set()
+    return set(partitions) - given
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import checkpoint, demo, judge, learn, model, service
+from pipeline.cli import checkpoint, demo, judge, learn, model, produce, sensor, service
 
 app = typer.Typer(
     help="Watches sensors: learns how each signal moves, follows it live from Kafka, alerts when it stops doing so.",
@@ -25,12 +25,14 @@ app.command("retrain")(learn.retrain)
 app.command("replay")(judge.replay)
 app.command("evaluate")(judge.evaluate)
 app.command("demo")(demo.demo)
+app.command("produce")(produce.produce)
 app.command("plant")(demo.plant)
 app.command("alerts")(service.alerts)
 app.command("doctor")(service.doctor)
 
 app.add_typer(sensor_app, name="sensor")
-sensor_app.command("show")(service.sensor_show)
+sensor_app.command("show")(sensor.show)
+sensor_app.command("retire")(sensor.retire)
 
 app.add_typer(checkpoint_app, name="checkpoint")
 checkpoint_app.command("repartition")(checkpoint.repartition)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.parse
-import urllib.request
 from datetime import UTC, datetime
-from http.client import HTTPException
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from pipeline.bundle import BundleError
+from pipeline.cli.asking import DEFAULT_URL, Url, ask
 from pipeline.cli.words import Config, settings_of
 from pipeline.console import FAILED, WRONG_WORDS, err, out, sentences
 from pipeline.fast import KernelError
-
-Url = Annotated[str, typer.Option("--url", help="Where the service answers.")]
-DEFAULT_URL = "http://127.0.0.1:9108"
 
 
 def run(config: Config = None) -> None:
@@ -43,7 +36,7 @@ def alerts(
         err.print("foreshock alerts --open lists what is open; the past is in the topic sensor.alerts")
         raise typer.Exit(WRONG_WORDS)
     table = Table("since", "sensor", "channel", "kind", "severity", "score or measure", "threshold or limit", box=None)
-    for a in _ask(url, "/alerts"):
+    for a in ask(url, "/alerts"):
         measured = a["score"] if a["score"] is not None else a["measure"]
         limit = a["threshold"] if a["threshold"] is not None else a["limit"]
         figures = (f"{x:.4g}" if x is not None else "" for x in (measured, limit))
@@ -51,14 +44,10 @@ def alerts(
     out.print(table if table.row_count else "no alert is open")
 
 
-def sensor_show(sensor: Annotated[str, typer.Argument(metavar="ID")], url: Url = DEFAULT_URL) -> None:
-    """What a running service knows of a sensor: state, score, scale, limits."""
-    out.print_json(json.dumps(_ask(url, f"/sensors/{urllib.parse.quote(sensor)}")))
-
-
 def doctor(
     config: Config = None,
     create_topics: Annotated[bool, typer.Option(help="First create missing topics, unreplicated.")] = False,
+    sensors: Annotated[int | None, typer.Option(min=1, help="Would so many fit this machine?")] = None,
 ) -> None:
     """Look for what would keep the service from running: broker, topics, model, clock, permissions."""
     from pipeline.adapters.kafka_connection import KafkaAwayError
@@ -73,7 +62,7 @@ def doctor(
             wide = {topics.readings, *([topics.checkpoints] if settings.checkpoints.store == "topic" else [])}
             wanted = dict.fromkeys(others, 1) | dict.fromkeys(wide, READINGS_PARTITIONS)
             ensure_topics(settings.kafka, wanted, {topics.checkpoints})
-    found = checks(settings)
+    found = checks(settings, sensors=sensors)
     table = Table("", "check", "found", "what to do", box=None)
     for check in found:
         table.add_row(
@@ -82,17 +71,6 @@ def doctor(
     out.print(table)
     if not all(check.ok for check in found):
         raise typer.Exit(FAILED)
-
-
-def _ask(url: str, path: str) -> Any:
-    try:
-        with urllib.request.urlopen(url + path, timeout=5) as answer:  # noqa: S310 - the operator's own URL
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        err.print(f"{url}{path}: {error.read(500).decode(errors='replace')}", style="red", markup=False)
-    except (OSError, HTTPException, ValueError) as error:
-        err.print(f"{url} does not answer: {error}; is the service running? give --url", style="red", markup=False)
-    raise typer.Exit(FAILED)
 
 
 def _when(milliseconds: float) -> str:

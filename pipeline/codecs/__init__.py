@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from pipeline.codecs.batch_json import JsonBatches
+from pipeline.codecs.batch_msgpack import MsgpackBatches
+from pipeline.codecs.events import is_event
 from pipeline.codecs.json import JsonReadings
+from pipeline.core.frames import Decoded
 from pipeline.core.readings import Reading, Reason, Record, Rejected
 
 CONTENT_TYPE = "content-type"  # the record header, matched without regard to case
@@ -19,17 +23,15 @@ class Codec(Protocol):
         """What the `content-type` header says, in lower case and without parameters."""
         ...
 
-    def decode(self, record: Record) -> list[Reading] | Rejected:
-        """The readings in one record, or why there are none; never raises, and looks at nothing but the record."""
-        ...
-
-    def encode(self, reading: Reading) -> bytes:
-        """A message that decodes to this reading, for whoever produces."""
+    def decode(self, records: Sequence[Record]) -> Decoded:
+        """The readings in these records, and a refusal of what is none; never raises, and looks at nothing else."""
         ...
 
 
 JSON = JsonReadings()
-CODECS: Mapping[str, Codec] = {JSON.content_type: JSON}
+JSON_BATCHES = JsonBatches()
+MSGPACK_BATCHES = MsgpackBatches()
+CODECS: Mapping[str, Codec] = {codec.content_type: codec for codec in (JSON, JSON_BATCHES, MSGPACK_BATCHES)}
 
 
 def reading_codec(content_type: str | None, codecs: Mapping[str, Codec] = CODECS) -> Codec | None:
@@ -39,28 +41,44 @@ def reading_codec(content_type: str | None, codecs: Mapping[str, Codec] = CODECS
     return codecs.get(content_type.partition(";")[0].strip().lower())
 
 
-def decode(records: Iterable[Record], codecs: Mapping[str, Codec] = CODECS) -> tuple[list[Reading], list[Rejected]]:
-    """What a poll brought, in its order: the readings, and the records that hold none with the reason."""
-    readings: list[Reading] = []
-    rejected: list[Rejected] = []
+def decode_frames(records: Sequence[Record], codecs: Mapping[str, Codec] = CODECS) -> Decoded:
+    """What a poll brought, as columns: the readings, and the refusals in the order of the records."""
+    if not any(record.headers for record in records):
+        return JSON.decode(records)
+    by_type: dict[str | None, list[Record]] = {}
+    headers, members = None, []
     for record in records:
-        content_type = _content_type(record) if record.headers else None
+        if record.headers != headers:  # as a rule, neighbours have the same
+            headers = record.headers
+            members = by_type.setdefault(_content_type(record), [])
+        members.append(record)
+    whole = Decoded([], [])
+    for content_type, members in by_type.items():
+        if members and is_event(members[0]):
+            continue  # no reading, and no fault either: see `codecs.events`
         codec = reading_codec(content_type, codecs)
-        decoded = codec.decode(record) if codec else _unknown(record, content_type, codecs)
-        if isinstance(decoded, Rejected):
-            rejected.append(decoded)
-        else:
-            readings.extend(decoded)
-    return readings, rejected
+        found = codec.decode(members) if codec else Decoded([], _unknown(members, content_type, codecs))
+        whole.frames.extend(found.frames)
+        whole.rejected.extend(found.rejected)
+    if len(by_type) > 1:
+        whole.rejected.sort(key=lambda r: (r.partition, r.offset))
+    return whole
+
+
+def decode(records: Sequence[Record], codecs: Mapping[str, Codec] = CODECS) -> tuple[list[Reading], list[Rejected]]:
+    """The same one by one, in stream order, for those that need no rate."""
+    frames, rejected = decode_frames(records, codecs)
+    readings = sorted((row for frame in frames for row in frame.readings()), key=lambda row: (row[1].partition, row[0]))
+    return [reading for _, reading in readings], rejected
 
 
 def _content_type(record: Record) -> str | None:
     for name, value in reversed(record.headers):  # as Kafka's clients do, the last header of a name counts
         if name.lower() == CONTENT_TYPE:
-            return value.decode("latin-1")
+            return (value or b"").decode("latin-1")  # a header may be null
     return None
 
 
-def _unknown(record: Record, content_type: str | None, codecs: Mapping[str, Codec]) -> Rejected:
+def _unknown(records: Sequence[Record], content_type: str | None, codecs: Mapping[str, Codec]) -> list[Rejected]:
     detail = f"no codec reads the content type {(content_type or '')[:80]!r}; there are {', '.join(sorted(codecs))}"
-    return Rejected(Reason.UNREADABLE, detail, record.topic, record.partition, record.offset, record.key, record.value)
+    return [Rejected(Reason.UNREADABLE, detail, r.topic, r.partition, r.offset, r.key, r.value) for r in records]

@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import json
+import base64
 import math
-import re
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, ClassVar
+from datetime import datetime
+from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
 
+from pipeline.codecs import json_faults, limits
+from pipeline.codecs.limits import MAX_BYTES, RefusedError
 from pipeline.core.alerts import Alert
-from pipeline.core.readings import DAY, Quality, Reading, Reason, Record, Rejected
+from pipeline.core.frames import GOOD, NO_SEQ, QUALITIES, ROW_BITS, Codes, Decoded, Frame
+from pipeline.core.names import Names
+from pipeline.core.readings import IntArray, Quality, Reading, Reason, Record, Rejected
 
-MAX_BYTES = 2**20  # the broker's own default for a message
-MAX_CHANNELS = 1024
-MAX_NESTING = 64  # a fixed depth: the interpreter's own limit depends on how deep the caller stands
-MAX_SENSOR_CHARACTERS = 256
-MAX_DETAIL_CHARACTERS = 400  # a detail may quote the message
 MAX_DEAD_BYTES = 64 * 2**10  # of payload, and of key, that a dead letter repeats
-MILLISECOND = 1_000  # µs
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LATEST = (datetime(2200, 1, 1, tzinfo=UTC) - EPOCH).days * DAY  # µs; times from here on are a mistake of unit
-
+PLAIN = ("value",)  # the channel of a reading that names none
 NAN = float("nan")
-TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # possessive: linear on any bytes
-NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-SQUARE = bytes.maketrans(b"{}", b"[]")
+CODES: Mapping[Quality | None, int] = {None: GOOD} | {quality: code for code, quality in enumerate(QUALITIES)}
 
 Number = float | None
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Stamp = Int64 | float | datetime
 
 
 class _Message(msgspec.Struct, gc=False):
     sensor: str
-    time: Int64 | float | datetime
+    time: Stamp
     values: dict[str, Number] | msgspec.UnsetType = msgspec.UNSET
     value: Number | msgspec.UnsetType = msgspec.UNSET
     quality: Quality | None = None
@@ -47,22 +39,29 @@ class _Message(msgspec.Struct, gc=False):
 
 
 _MESSAGE = msgspec.json.Decoder(_Message)
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_EXPECTED: tuple[tuple[str, object, Reason], ...] = (
-    ("sensor", str, Reason.SENSOR),
-    ("time", Int64 | float | datetime, Reason.TIME),
-    ("value", Number, Reason.VALUE),
-    ("values", dict[str, msgspec.Raw], Reason.SCHEMA),
-    ("quality", Quality | None, Reason.SCHEMA),
-    ("seq", Int64 | None, Reason.SCHEMA),
-)
-_REQUIRED = ("sensor", "time")
 
 
-class _RefusedError(Exception):
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason, self.detail = reason, detail[:MAX_DETAIL_CHARACTERS]
+class Stands(NamedTuple):
+    """Where messages stand and when they came, (n,) each; see `Frame`."""
+
+    partitions: IntArray
+    places: IntArray
+    received: IntArray
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Stands:
+        """Of records that hold one reading each."""
+        return cls(
+            np.array([r.partition for r in records], np.int64),
+            np.array([r.offset for r in records], np.int64) << ROW_BITS,
+            np.array([r.timestamp for r in records], np.int64),
+        )
+
+    def take(self, rows: Sequence[int]) -> Stands:
+        """Those at `rows`, in that order, each once."""
+        if len(rows) == len(self.places):
+            return self
+        return Stands(self.partitions[rows], self.places[rows], self.received[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +71,22 @@ class JsonReadings:
     content_type: ClassVar[str] = "application/json"
     max_bytes: int = MAX_BYTES
 
-    def decode(self, record: Record) -> list[Reading] | Rejected:
-        """The one reading in the record, or why there is none. The record's key is not looked at."""
-        try:
-            return [self._reading(record)]
-        except _RefusedError as refused:
-            where = record.topic, record.partition, record.offset, record.key, record.value
-            return Rejected(refused.reason, refused.detail, *where)
+    def decode(self, records: Sequence[Record]) -> Decoded:
+        """The reading of each record, or why there is none. The record's key is not looked at."""
+        payloads = [r.value for r in records]
+        faults = {} if self._nothing_odd(payloads) else self._odd(records)
+        rows = [i for i in range(len(records)) if i not in faults]
+        sound = [payload for payload in map(payloads.__getitem__, rows) if payload is not None]
+        frames, others = frames_of(sound, Stands.of(records).take(rows))
+        faults |= {rows[i]: fault for i, fault in others.items()}
+        return Decoded(frames, [faults[i].of(records[i]) for i in sorted(faults)])
 
     def encode(self, reading: Reading) -> bytes:
         """The message that decodes to this reading; ValueError where a value is infinite."""
         if any(map(math.isinf, reading.values.values())):
             raise ValueError(f"sensor {reading.sensor!r} has an infinite value, which JSON cannot say")
-        message: dict[str, object] = {"sensor": reading.sensor, "time": _milliseconds(reading.time)}
-        if reading.values.keys() == {"value"}:
+        message: dict[str, object] = {"sensor": reading.sensor, "time": limits.milliseconds(reading.time)}
+        if tuple(reading.values) == PLAIN:
             message["value"] = _number(reading.values["value"])
         else:
             message["values"] = {channel: _number(value) for channel, value in reading.values.items()}
@@ -95,158 +96,151 @@ class JsonReadings:
             message["seq"] = reading.seq
         return msgspec.json.encode(message)
 
-    def _reading(self, record: Record) -> Reading:
-        payload = record.value
-        if payload is None:
-            raise _RefusedError(Reason.UNREADABLE, "the message is a tombstone: it has no payload")
-        if len(payload) > self.max_bytes:
-            raise _RefusedError(
-                Reason.TOO_LARGE, f"the message has {len(payload)} bytes; the limit is {self.max_bytes}"
-            )
-        if not payload.isascii():
-            _must_be_utf8(payload)  # msgspec does not look into the strings it skips
-        if payload.count(b"[") + payload.count(b"{") > MAX_NESTING:
-            _must_be_shallow(payload)
-        try:
-            message = _MESSAGE.decode(payload)
-        except msgspec.DecodeError as error:
-            raise _diagnose(payload, error) from error
-        return Reading(
-            _sensor(message.sensor),
-            _microseconds(message.time),
-            _values(message),
-            message.quality or Quality.GOOD,
-            message.seq,
-            record.partition,
-            record.offset,
-            record.timestamp,
+    def _nothing_odd(self, payloads: Sequence[bytes | None]) -> bool:
+        """Whether nothing has to be looked at before decoding; most polls are told here, at a look."""
+        there = [payload for payload in payloads if payload is not None]
+        longest = max(map(len, there), default=0)
+        return (
+            len(there) == len(payloads)
+            and longest <= self.max_bytes
+            and b"".join(there).isascii()
+            and (longest <= json_faults.TOO_SHORT_TO_NEST or not any(map(json_faults.may_nest, there)))
         )
 
-
-def _sensor(name: str) -> str:
-    if not name or name.isspace():
-        raise _RefusedError(Reason.SENSOR, "the sensor's name is empty")
-    if len(name) > MAX_SENSOR_CHARACTERS:
-        detail = f"the sensor's name has {len(name)} characters; the limit is {MAX_SENSOR_CHARACTERS}"
-        raise _RefusedError(Reason.SENSOR, detail)
-    if not name.isprintable():
-        raise _RefusedError(Reason.SENSOR, f"the sensor's name {name!a} has characters that cannot be printed")
-    return name
+    def _odd(self, records: Sequence[Record]) -> dict[int, RefusedError]:
+        faults = {}
+        for i, record in enumerate(records):
+            try:
+                json_faults.must_be_decodable(limits.payload_of(record, self.max_bytes))
+            except RefusedError as refused:
+                faults[i] = refused
+        return faults
 
 
-def _microseconds(time: int | float | datetime) -> int:
-    if isinstance(time, datetime):  # RFC 3339; a stamp without an offset is UTC
-        since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH
-        stamp = since // timedelta(microseconds=1)
+def frames_of(payloads: Sequence[bytes], stands: Stands) -> tuple[list[Frame], dict[int, RefusedError]]:
+    """One reading from each payload that `json_faults.must_be_decodable` passes, or its fault."""
+    messages, faults = _messages(payloads)
+    rows = list(range(len(payloads)))
+    if faults:
+        rows = [i for i in rows if i not in faults]
+        stands = stands.take(rows)
+    found, others = _columns(messages, stands)
+    return found, faults | {rows[i]: fault for i, fault in others.items()}
+
+
+def _messages(payloads: Sequence[bytes]) -> tuple[list[_Message], dict[int, RefusedError]]:
+    messages: list[_Message] = []
+    faults: dict[int, RefusedError] = {}
+    left = iter(payloads)
+    while True:
+        try:
+            messages.extend(map(_MESSAGE.decode, left))  # what came before a fault stays, and `left` is behind it
+        except msgspec.DecodeError as error:
+            at = len(messages) + len(faults)
+            faults[at] = json_faults.diagnosed(payloads[at], error)
+        else:
+            return messages, faults
+
+
+def _columns(messages: Sequence[_Message], stands: Stands) -> tuple[list[Frame], dict[int, RefusedError]]:
+    """One frame for each set of channels; what is wrong with a reading is looked for in the order of the fields."""
+    sensors = [m.sensor for m in messages]
+    faults = limits.sensor_faults(sensors)
+    times = _times([m.time for m in messages], faults)
+    alike = _by_channels(messages, faults)
+    qualities = _codes([m.quality for m in messages])
+    seqs = _seqs([m.seq for m in messages])
+    whole = Frame(
+        (), Names(sensors), times, np.empty((len(messages), 0)), qualities, seqs,
+        stands.partitions, stands.places, stands.received,
+    )  # fmt: skip
+    frames = []
+    for channels, rows in alike.items():
+        sound = [i for i in rows if i not in faults] if faults else rows
+        if sound:
+            frames.append(_frame(whole, channels, messages, sound))
+    return frames, faults
+
+
+def _frame(whole: Frame, channels: tuple[str, ...], messages: Sequence[_Message], rows: Sequence[int]) -> Frame:
+    chosen = messages if len(rows) == len(messages) else [messages[i] for i in rows]
+    if channels == PLAIN:  # said in either way
+        columns = [[m.values["value"] if isinstance(m.values, dict) else m.value for m in chosen]]
     else:
-        stamp = _from_milliseconds(time)
-    if 0 <= stamp < LATEST:
-        return stamp
-    if isinstance(time, datetime):
-        raise _RefusedError(Reason.TIME, f"time {time.isoformat()} lies outside 1970 to 2199")
-    hint = "; microseconds where milliseconds are due?" if 0 <= time < LATEST else ""
-    raise _RefusedError(Reason.TIME, f"time {time:.16g} ms lies outside 1970 to 2199{hint}")
+        columns = [[m.values[channel] for m in chosen] for channel in channels]  # type: ignore[index]
+    part = whole if chosen is messages else whole.take(np.array(rows))
+    values = np.array(columns, np.float64).T  # null becomes NaN
+    return Frame(
+        channels, part.sensors, part.times, np.ascontiguousarray(values), part.qualities, part.seqs,
+        part.partitions, part.places, part.received,
+    )  # fmt: skip
 
 
-def _values(message: _Message) -> dict[str, float]:
-    values, value = message.values, message.value
-    if isinstance(values, msgspec.UnsetType):
-        if isinstance(value, msgspec.UnsetType):
-            raise _RefusedError(Reason.SCHEMA, "neither `values` nor `value` is there")
-        return {"value": NAN if value is None else value}
-    if not isinstance(value, msgspec.UnsetType):
-        raise _RefusedError(Reason.SCHEMA, "both `values` and `value` are there; a reading has one of them")
-    if not values:
-        raise _RefusedError(Reason.SCHEMA, "`values` names no channel; send null where there is no value")
-    if len(values) > MAX_CHANNELS:
-        raise _too_many(values)
-    if "" in values or not "".join(values).isprintable():
-        raise _RefusedError(Reason.SCHEMA, "the name of a channel is empty or has characters that cannot be printed")
-    return {channel: NAN if value is None else value for channel, value in values.items()}
+def _times(stamps: Sequence[Stamp], faults: dict[int, RefusedError]) -> IntArray:
+    if not stamps:
+        return np.empty(0, np.int64)
+    doubtful: Sequence[int] = range(len(stamps))
+    if set(map(type, stamps)) <= {int, float}:
+        times, taken = limits.all_microseconds(np.array(stamps))
+        doubtful = np.flatnonzero(~taken).tolist()
+    else:
+        times = np.zeros(len(stamps), np.int64)
+    for i in doubtful:
+        try:
+            times[i] = limits.microseconds(stamps[i])
+        except RefusedError as refused:
+            faults.setdefault(i, refused)
+    return times
 
 
-def _too_many(channels: Sized) -> _RefusedError:
-    detail = f"`values` names {len(channels)} channels; the limit is {MAX_CHANNELS}"
-    return _RefusedError(Reason.TOO_LARGE, detail)
+def _by_channels(
+    messages: Sequence[_Message], faults: dict[int, RefusedError]
+) -> Mapping[tuple[str, ...], Sequence[int]]:
+    """Which rows name which channels."""
+    named, plain = [m.values for m in messages], [m.value for m in messages]
+    forms = set(map(type, named)), set(map(type, plain))
+    if forms[0] == {msgspec.UnsetType} and msgspec.UnsetType not in forms[1]:
+        return {PLAIN: range(len(messages))}
+    alike: dict[tuple[str, ...], Sequence[int]] = {}
+    if forms == ({dict}, {msgspec.UnsetType}) and len(kinds := set(map(tuple, named))) == 1:  # type: ignore[arg-type]
+        alike = {kinds.pop(): range(len(messages))}
+    else:
+        alike |= _sorted_out(named, plain, faults)
+    for channels in list(alike):
+        try:
+            limits.must_be_channels(channels)
+        except RefusedError as refused:
+            faults |= {i: faults.get(i, refused) for i in alike.pop(channels)}
+    return alike
 
 
-def _must_be_utf8(payload: bytes) -> None:
-    try:
-        payload.decode()
-    except UnicodeDecodeError as error:
-        raise _RefusedError(
-            Reason.UNREADABLE, f"the message is not UTF-8: {error.reason} at byte {error.start}"
-        ) from None
+def _sorted_out(
+    named: Sequence[dict[str, Number] | msgspec.UnsetType],
+    plain: Sequence[Number | msgspec.UnsetType],
+    faults: dict[int, RefusedError],
+) -> dict[tuple[str, ...], list[int]]:
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for i, (values, value) in enumerate(zip(named, plain, strict=True)):
+        has_values, has_value = values is not msgspec.UNSET, value is not msgspec.UNSET
+        if has_values == has_value:
+            what = "both `values` and `value` are there; a reading has one of them"
+            what = what if has_value else "neither `values` nor `value` is there"
+            faults.setdefault(i, RefusedError(Reason.SCHEMA, what))
+        else:
+            alike.setdefault(tuple(values) if isinstance(values, dict) else PLAIN, []).append(i)
+    return alike
 
 
-def _must_be_shallow(payload: bytes) -> None:
-    brackets = TEXT.sub(b"", payload).translate(SQUARE, NO_BRACKETS)
-    for _ in range(MAX_NESTING):
-        if b"[]" not in brackets:
-            break
-        brackets = brackets.replace(b"[]", b"")  # the innermost level
-    if brackets:
-        raise _RefusedError(Reason.UNREADABLE, f"brackets are unbalanced, or nested deeper than {MAX_NESTING} levels")
+def _codes(qualities: Sequence[Quality | None]) -> Codes:
+    if set(map(type, qualities)) <= {type(None)}:
+        return np.full(len(qualities), GOOD, np.uint8)
+    return np.array([CODES[quality] for quality in qualities], np.uint8)
 
 
-def _diagnose(payload: bytes, error: msgspec.DecodeError) -> _RefusedError:
-    """Which field is at fault; the decoder's own message names neither the channel nor Python's NaN."""
-    try:
-        fields = _FIELDS.decode(payload)
-    except msgspec.ValidationError:
-        return _RefusedError(Reason.SCHEMA, "the message is JSON, but not an object with `sensor`, `time` and `values`")
-    except msgspec.DecodeError:
-        constant = _non_finite_constant(payload)
-        if constant:
-            return _RefusedError(Reason.VALUE, f"{constant} is not a JSON number; send null where there is no value")
-        return _RefusedError(Reason.UNREADABLE, f"the message is not JSON: {error}")
-    return _wrong_field(fields) or _RefusedError(Reason.SCHEMA, f"a key that is given twice is wrong once: {error}")
-
-
-def _wrong_field(fields: dict[str, msgspec.Raw]) -> _RefusedError | None:
-    for field, wanted, reason in _EXPECTED:
-        if field in fields:
-            fault = _fault(fields[field], wanted)
-            if fault:
-                return _RefusedError(reason, f"`{field}`: {fault}")
-        elif field in _REQUIRED:
-            return _RefusedError(reason, f"`{field}` is missing")
-    channels = _FIELDS.decode(fields.get("values", b"{}"))
-    for channel, raw in itertools.islice(channels.items(), MAX_CHANNELS):
-        fault = _fault(raw, Number)
-        if fault:
-            return _RefusedError(Reason.VALUE, f"channel {channel[:MAX_SENSOR_CHARACTERS]!a}: {fault}")
-    if len(channels) > MAX_CHANNELS:
-        return _too_many(channels)
-    return None
-
-
-def _fault(raw: msgspec.Raw, wanted: object) -> str:
-    try:
-        msgspec.json.decode(raw, type=wanted)
-    except msgspec.DecodeError as error:
-        return str(error)
-    return ""
-
-
-def _non_finite_constant(payload: bytes) -> str | None:
-    """`NaN`, `Infinity` or `-Infinity` where Python's own encoder would have written one."""
-    found: list[str] = []
-    with contextlib.suppress(ValueError):  # what matters is whether a constant came before the fault
-        json.loads(payload.decode(), parse_constant=found.append)
-    return found[0] if found else None
-
-
-def _from_milliseconds(time: int | float) -> int:
-    """Exact for what `_milliseconds` writes, up to the year 2248; the whole and the fraction go their own ways."""
-    if isinstance(time, int):
-        return time * MILLISECOND
-    whole, fraction = divmod(time, 1)
-    return int(whole) * MILLISECOND + round(fraction * MILLISECOND)
-
-
-def _milliseconds(time: int) -> int | float:
-    return time / MILLISECOND if time % MILLISECOND else time // MILLISECOND
+def _seqs(seqs: Sequence[int | None]) -> IntArray:
+    if set(map(type, seqs)) <= {type(None)}:
+        return np.full(len(seqs), NO_SEQ, np.int64)
+    return np.array([NO_SEQ if seq is None else seq for seq in seqs], np.int64)
 
 
 def _number(value: float) -> Number:
@@ -270,7 +264,7 @@ def encode_alert(alert: Alert) -> bytes:
     fields = msgspec.to_builtins(alert, enc_hook=_plain)
     for name in ("start", "last", "end"):
         if fields[name] is not None:
-            fields[name] = _milliseconds(fields[name])
+            fields[name] = limits.milliseconds(fields[name])
     return msgspec.json.encode(fields, enc_hook=_plain)
 
 
@@ -280,9 +274,9 @@ def decode_alert(payload: bytes) -> Alert:
         fields = msgspec.json.decode(payload, type=dict[str, object])
         wire = msgspec.json.decode(payload, type=_AlertWire)
         restored = {
-            "start": _from_milliseconds(wire.start),
-            "last": _from_milliseconds(wire.last),
-            "end": None if wire.end is None else _from_milliseconds(wire.end),
+            "start": limits.from_milliseconds(wire.start),
+            "last": limits.from_milliseconds(wire.last),
+            "end": None if wire.end is None else limits.from_milliseconds(wire.end),
             "expected": _restored(wire.expected),
             "actual": _restored(wire.actual),
             "contributions": _restored(wire.contributions),
@@ -307,18 +301,33 @@ def _plain(value: object) -> object:
 
 
 def encode_dead_letter(rejected: Rejected) -> tuple[bytes, list[tuple[str, bytes]]]:
-    """A JSON message with the reason and the payload as text, cut at 64 KiB; the headers keep reason and key."""
+    """A JSON message with the reason and the payload, cut at 64 KiB; the headers keep reason and key."""
     payload = rejected.value
+    text, binary = _shown(payload)
     letter = {
         "reason": rejected.reason.value,
         "detail": rejected.detail,
+        "readings": rejected.readings,
         "topic": rejected.topic,
         "partition": rejected.partition,
         "offset": rejected.offset,
-        "payload": None if payload is None else payload[:MAX_DEAD_BYTES].decode(errors="replace"),
+        "payload": text,
+        "payload_base64": binary,
         "payload_bytes": None if payload is None else len(payload),
     }
     headers = [("content-type", JsonReadings.content_type.encode()), ("reason", rejected.reason.value.encode())]
     if rejected.key is not None:
         headers.append(("key", rejected.key[:MAX_DEAD_BYTES]))
     return msgspec.json.encode(letter), headers
+
+
+def _shown(payload: bytes | None) -> tuple[str | None, str | None]:
+    """The payload as text, or as Base64 where it is none."""
+    if payload is None:
+        return None, None
+    start = payload[:MAX_DEAD_BYTES]
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return None, base64.b64encode(start).decode()
+    return start.decode(errors="replace"), None  # the cut may go through a character

@@ -41,7 +41,7 @@ class Admission:
             arrays.level[row, : Level.OWN_BLOCKS + 1] = NO_GROUP
         clock = arrays.clock[row]
         clock[Clock.LAST] = clock[Clock.GAP_FROM] = clock[Clock.ASTRAY] = clock[Clock.ASTRAY_FROM] = NEVER
-        clock[[Clock.OFFSET, Clock.ASTRAY_OFFSET]] = -1
+        clock[[Clock.OFFSET, Clock.ASTRAY_OFFSET, Clock.BELIEVED_OFFSET]] = -1
         clock[Clock.UPDATED] = NEVER // 2
         clock[Clock.GAP_LIMIT] = clock[Clock.GAP_LIMIT] or quality.gap_limit(
             np.empty(0, np.int64), self._model.interval

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from pipeline.core.engine import SETTLING, Engine, Step
 from pipeline.core.events import Event, Outcome, Retire, Rules, Swap, Tick
 from pipeline.core.lstm import Steps
 from pipeline.core.model import Model
+from pipeline.core.places import NOWHERE, Places
 from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch, Reason, Rejected
 from pipeline.core.reporting import Reporter
-from pipeline.core.rounds import Rows, Walker, Walkers, rounds
+from pipeline.core.rounds import Round
 from pipeline.core.scoring import Weights
 from pipeline.core.silence import Silences
 from pipeline.core.table import NEVER, UNFITTED, Arrays, Clock, Count, Level, SensorTable, layout
+from pipeline.core.walking import Walkers, steps
 
 
 class Detector:
@@ -47,18 +50,27 @@ class Detector:
         self._experiment = weights, forecaster
         self._walkers = walkers if forecaster is None else None
         self.table = SensorTable(layout(model))
+        self._places = Places(self.table, self.rules.most_sensors)
         self._covered: dict[int, Tick] = {}  # the newest of a partition that is silent itself
         self._serve(model)
 
     def step(self, batch: ReadingBatch) -> Outcome:
         """Score each reading against the state before it, then learn it. Every row of `batch` gets a score."""
         out = Outcome.empty(len(batch), len(self.model.targets))
-        rows, made = self.table.locate(batch.sensors, batch.partitions)
-        for row in made:
-            self._admission.admit(row)
         told: list[tuple[int, Alert]] = []
-        for at in rounds(rows) if self._walker is None else self._steps(self._walker, batch, rows, out):
-            told += self._round(batch, rows[at], at, out)
+        begin = 0
+        while begin < len(batch):
+            rows, made = self._places.take(batch, begin, partial(self._evict, batch, told, out))
+            for row in made:
+                self._admission.admit(row)
+                if len(self.table.find(name := self.table.names[row] or "")) > 1:
+                    out.split.append(name)
+            placed = begin + np.flatnonzero(rows != NOWHERE)
+            out.count("duplicate", len(rows) - len(placed))
+            of = np.concatenate([np.full(begin, NOWHERE), rows]) if begin else rows  # one for each position so far
+            for at in steps(self._walker, self.table.arrays, batch, of, placed, out):
+                told += self._round(Round.of(batch, of[at], at), out)
+            begin += len(rows)
         out.alerts = [alert for _, alert in sorted(told, key=lambda item: item[0])]
         return out
 
@@ -70,8 +82,8 @@ class Detector:
                 out.alerts = self._silence(event)
             case Swap(model):
                 self._swap(model)
-            case Retire(sensor, time):
-                out.alerts = self._retire(np.array(self.table.find(sensor), np.intp), time)
+            case Retire():
+                out.alerts = self._retire(event)
         return out
 
     def snapshot(self, partition: int) -> Arrays:
@@ -90,6 +102,7 @@ class Detector:
     def drop(self, partition: int) -> None:
         """Let a partition go."""
         self.table.remove(self.table.rows_of(partition))
+        self._places.drop(partition)
         self._covered.pop(partition, None)
 
     def silences(self, partition: int) -> Silences:
@@ -98,7 +111,7 @@ class Detector:
         rows = rows[self.table.arrays.clock[rows, Clock.LAST] != NEVER]
         clock = self.table.arrays.clock[rows]
         told = clock[:, Clock.GAP_FROM] != NEVER
-        return Silences(stamps.behind_partition(clock), clock[:, Clock.GAP_LIMIT], told, clock[:, Clock.OFFSET])
+        return Silences(stamps.heard(clock), clock[:, Clock.GAP_LIMIT], told, clock[:, Clock.OFFSET])
 
     def open_alerts(self) -> list[Alert]:
         """Every alert that is open now, as it would be told again."""
@@ -127,96 +140,81 @@ class Detector:
         """What is known of a sensor, for a person; None if it has not been seen."""
         return next((self._reporter.describe(row) for row in self.table.find(sensor)), None)
 
-    def _steps(self, walker: Walker, batch: ReadingBatch, rows: Rows, out: Outcome) -> Iterator[Rows]:
-        """The rounds that are left to do where a walker takes in what is ordinary before each."""
-        todo = np.arange(len(rows))
-        while len(todo):
-            at, todo = walker.walk(self.table.arrays, batch, rows, todo, out)
-            if len(at):
-                yield at
-
     # -- one round: at most one reading of each sensor
 
-    def _round(self, batch: ReadingBatch, rows: Rows, at: Rows, out: Outcome) -> list[tuple[int, Alert]]:
+    def _round(self, arrived: Round, out: Outcome) -> list[tuple[int, Alert]]:
         arrays = self.table.arrays
-        fresh, told = self._in_time(batch, rows, at, out)
-        stale = ~fresh
-        out.scores[at[stale]] = arrays.level[rows[stale], Level.SCORE]
-        out.alerting[at[stale]] = alerting.open_rows(arrays, rows[stale])
-        rows, at = rows[fresh], at[fresh]
-        if len(rows) == 0:
+        fresh, told = self._in_time(arrived, out)
+        stale = arrived.only(~fresh)
+        out.scores[stale.at] = arrays.level[stale.rows, Level.SCORE]
+        out.alerting[stale.at] = alerting.open_rows(arrays, stale.rows)
+        taken = arrived.only(fresh)
+        if len(taken.rows) == 0:
             return told
-        told += self._arrive(batch, rows, at)
+        told += self._arrive(taken)
 
-        values, usable = batch.values[at], batch.usable[at]
-        present = np.isfinite(values) & usable[:, None]
+        present = np.isfinite(taken.values) & taken.usable[:, None]
         out.count("unusable", int((~present.any(axis=1)).sum()))
-        fitted = arrays.count[rows, Count.FITTED] != UNFITTED
-        self._admission.warm(rows[~fitted], values[~fitted], present[~fitted])
-        out.count("warming", int((~fitted).sum()))
-        out.scores[at[~fitted]] = 0.0
-        rows, at, values, present = rows[fitted], at[fitted], values[fitted], present[fitted]
-        if len(rows):
-            told += self._score(batch, rows, at, values, present, out)
+        fitted = arrays.count[taken.rows, Count.FITTED] != UNFITTED
+        warming = taken.only(~fitted)
+        self._admission.warm(warming.rows, warming.values, present[~fitted])
+        out.count("warming", len(warming.rows))
+        out.scores[warming.at] = 0.0
+        if fitted.any():
+            told += self._score(taken.only(fitted), present[fitted], out)
         return told
 
-    def _in_time(
-        self, batch: ReadingBatch, rows: Rows, at: Rows, out: Outcome
-    ) -> tuple[BoolArray, list[tuple[int, Alert]]]:
+    def _in_time(self, arrived: Round, out: Outcome) -> tuple[BoolArray, list[tuple[int, Alert]]]:
         """Which readings are later than their sensor's last, and not from the future; the others are only counted."""
-        times, received = batch.times[at], batch.received[at]
-        last = self.table.arrays.clock[rows, Clock.LAST]
-        seen = stamps.judge(
-            self.table.arrays, rows, times, batch.offsets[at], received, batch.values[at], self.rules.max_future
-        )
-        for position in at[seen.future].tolist():
-            ahead = (batch.times[position] - batch.received[position]) / 1e6
-            detail = f"{batch.sensors[position]}: the reading's time is {ahead:.0f} s ahead of its record's timestamp"
-            partition, offset = int(batch.partitions[position]), int(batch.offsets[position])
+        last = self.table.arrays.clock[arrived.rows, Clock.LAST]
+        seen = stamps.judge(self.table.arrays, arrived, self.rules.max_future)
+        for i in np.flatnonzero(seen.future).tolist():
+            sensor = self.table.names[arrived.rows[i]]
+            ahead = (arrived.times[i] - arrived.received[i]) / 1e6
+            detail = f"{sensor}: the reading's time is {ahead:.0f} s ahead of its record's timestamp"
+            partition, offset = int(arrived.partitions[i]), int(arrived.offsets[i])
             out.rejected.append(Rejected(Reason.FUTURE, detail, partition=partition, offset=offset))
         for what in ("future", "duplicate", "late"):
             out.count(what, int(getattr(seen, what).sum()))
         told: list[tuple[int, Alert]] = []
         for ended, positions in ((False, seen.opened), (True, seen.ended)):
             for i in np.flatnonzero(positions).tolist():
-                right = int(received[i] if seen.future[i] else last[i])
-                offset = int(batch.offsets[at[i]])
-                told.append((int(at[i]), self._reporter.clock(int(rows[i]), int(times[i]), offset, right, ended)))
+                ahead_of_record = seen.future[i] or (arrived.times[i] == last[i] and arrived.received[i] > 0)
+                right = int(arrived.received[i] if ahead_of_record else last[i])
+                row, time, offset = int(arrived.rows[i]), int(arrived.times[i]), int(arrived.offsets[i])
+                told.append((int(arrived.at[i]), self._reporter.clock(row, time, offset, right, ended)))
         return seen.fresh, told
 
-    def _arrive(self, batch: ReadingBatch, rows: Rows, at: Rows) -> list[tuple[int, Alert]]:
+    def _arrive(self, taken: Round) -> list[tuple[int, Alert]]:
         """Advance the sensors' clocks. A reading after too long a silence ends its gap, whoever noticed it."""
         clock, count = self.table.arrays.clock, self.table.arrays.count
-        times, last = batch.times[at], clock[rows, Clock.LAST]
-        set_back = clock[rows, Clock.SET_BACK]
-        received = batch.received[at]  # by its records, a clock that was behind is right again:
+        rows, times, received = taken.rows, taken.times, taken.received
+        last, set_back = clock[rows, Clock.LAST], clock[rows, Clock.SET_BACK]
+        # by its records, a clock that was behind is right again
         caught_up = (set_back > 0) & (received > 0) & (2 * (received - times) < set_back)
         clock[rows[caught_up], Clock.SET_BACK] = 0
         gap = (last != NEVER) & (times - last - np.where(caught_up, set_back, 0) > clock[rows, Clock.GAP_LIMIT])
         silent = clock[rows, Clock.GAP_FROM] != NEVER  # a tick told of it, and may have been ahead of this reading
         told: list[tuple[int, Alert]] = []
-        for i in np.flatnonzero(silent | (gap & ~self._is_covered(batch.partitions[at], last + set_back))).tolist():
-            row, position = int(rows[i]), int(at[i])
+        for i in np.flatnonzero(silent | (gap & ~self._is_covered(taken.partitions, last + set_back))).tolist():
+            row, position = int(rows[i]), int(taken.at[i])
             if clock[row, Clock.GAP_FROM] == NEVER:
                 told.append((position, self._reporter.gap(row, int(times[i]))))
-            told.append((position, self._reporter.gap(row, int(times[i]), int(batch.offsets[position]))))
+            told.append((position, self._reporter.gap(row, int(times[i]), int(taken.offsets[i]))))
         clock[rows, Clock.GAP_FROM] = NEVER
         count[rows[gap], Count.SINCE] = 0
         clock[rows, Clock.LAST] = times
-        clock[rows, Clock.OFFSET] = batch.offsets[at]
+        clock[rows, Clock.OFFSET] = taken.offsets
         return told
 
-    def _score(
-        self, batch: ReadingBatch, rows: Rows, at: Rows, values: FloatArray, present: BoolArray, out: Outcome
-    ) -> list[tuple[int, Alert]]:
-        arrays = self.table.arrays
-        times = batch.times[at]
-        news = times >= arrays.clock[rows, Clock.LEARN_FROM]  # what was trained on is neither learned nor alerted
+    def _score(self, taken: Round, present: BoolArray, out: Outcome) -> list[tuple[int, Alert]]:
+        arrays, rows, at = self.table.arrays, taken.rows, taken.at
+        news = taken.times >= arrays.clock[rows, Clock.LEARN_FROM]  # what was trained on is neither learned nor alerted
         some = present[:, self._engine.targets].any(axis=1)
         scales = arrays.scale[rows]
         raw_before = arrays.raw[rows]
         settled = arrays.count[rows, Count.SINCE] >= SETTLING
-        step = self._engine.advance(arrays, rows, scaling.scaled(values, scales), present, news & some)
+        step = self._engine.advance(arrays, rows, scaling.scaled(taken.values, scales), present, news & some)
         scored = news & some
         scores = np.where(
             scored, step.scores, np.where(some, np.minimum(step.scores, 1.0), arrays.level[rows, Level.SCORE])
@@ -228,45 +226,36 @@ class Detector:
         out.expected[at] = scaling.unscaled(step.expected, target_scales)
         out.band[at] = step.usual_error * target_scales[..., 1]
 
-        told = self._score_episodes(batch, rows, at, values, step, scored & settled, out)
-        told += self._check_values(batch, rows, at, values, raw_before, present, news)
-        arrays.raw[rows] = np.where(present, values, raw_before)
+        told = self._score_episodes(taken, step, scored & settled, out)
+        told += self._check_values(taken, raw_before, present, news)
+        arrays.raw[rows] = np.where(present, taken.values, raw_before)
         return told
 
-    def _score_episodes(
-        self, batch: ReadingBatch, rows: Rows, at: Rows, values: FloatArray, step: Step, scored: BoolArray, out: Outcome
-    ) -> list[tuple[int, Alert]]:
-        arrays = self.table.arrays
+    def _score_episodes(self, taken: Round, step: Step, scored: BoolArray, out: Outcome) -> list[tuple[int, Alert]]:
+        arrays, rows, at = self.table.arrays, taken.rows, taken.at
         on = np.flatnonzero(scored)
         moved = alerting.advance(
-            arrays, rows[on], out.scores[at[on]], batch.times[at[on]], batch.offsets[at[on]], self.threshold
+            arrays, rows[on], out.scores[at[on]], taken.times[on], taken.offsets[on], self.threshold
         )
         out.alerting[at] = alerting.open_rows(arrays, rows)
         told: list[tuple[int, Alert]] = []
         for name, positions in moved._asdict().items():
             for i in on[positions].tolist():
-                seen = self._reporter.seen(out, int(at[i]), values[i], step.voices[i])
+                seen = self._reporter.seen(out, int(at[i]), taken.values[i], step.voices[i])
                 told.append((int(at[i]), self._reporter.forecast(int(rows[i]), name, float(out.scores[at[i]]), seen)))
         return told
 
     def _check_values(
-        self,
-        batch: ReadingBatch,
-        rows: Rows,
-        at: Rows,
-        values: FloatArray,
-        before: FloatArray,
-        present: BoolArray,
-        news: BoolArray,
+        self, taken: Round, before: FloatArray, present: BoolArray, news: BoolArray
     ) -> list[tuple[int, Alert]]:
         """Stuck values and physical limits of the present channels."""
         arrays, targets = self.table.arrays, len(self.model.targets)
         columns = self._engine.targets
         flat = np.flatnonzero(present[:, columns])
         sensor, target = flat // targets, flat % targets
-        raw, held = values[:, columns].ravel()[flat], before[:, columns].ravel()[flat]
-        times = batch.times[at][sensor]
-        lanes = rows[sensor] * targets + target
+        raw, held = taken.values[:, columns].ravel()[flat], before[:, columns].ravel()[flat]
+        times = taken.times[sensor]
+        lanes = taken.rows[sensor] * targets + target
         told: list[tuple[int, Alert]] = []
         for kind, events in (
             (Kind.STUCK, quality.stuck(arrays, lanes, raw, held, times, news[sensor])),
@@ -275,9 +264,9 @@ class Detector:
             for ended, positions in ((False, events.opened), (True, events.ended)):
                 for i in positions.tolist():
                     since, measure, limit = int(events.since[i]), float(events.measure[i]), float(events.limit[i])
-                    row, channel = int(rows[sensor[i]]), int(target[i])
+                    row, channel = int(taken.rows[sensor[i]]), int(target[i])
                     alert = self._reporter.lane(row, channel, kind, ended, float(raw[i]), since, measure, limit)
-                    told.append((int(at[sensor[i]]), alert))
+                    told.append((int(taken.at[sensor[i]]), alert))
         return told
 
     # -- what serves, who falls silent, who is gone
@@ -302,7 +291,7 @@ class Detector:
         clock = self.table.arrays.clock
         rows = np.flatnonzero(self.table.partition == tick.partition)
         rows = rows[(clock[rows, Clock.LAST] != NEVER) & (clock[rows, Clock.GAP_FROM] == NEVER)]
-        last, limit = stamps.behind_partition(clock[rows]), clock[rows, Clock.GAP_LIMIT]
+        last, limit = stamps.heard(clock[rows]), clock[rows, Clock.GAP_LIMIT]
         silent = tick.time - last > limit
         if tick.covered is not None:
             silent &= (last + limit < tick.covered.since) | (last > tick.covered.until)
@@ -318,10 +307,23 @@ class Detector:
                 covered |= (partitions == partition) & (last <= tick.covered.until)
         return covered
 
-    def _retire(self, rows: Rows, time: int) -> list[Alert]:
-        """Resolve what is open, and forget the sensor."""
+    def _retire(self, event: Retire) -> list[Alert]:
+        """Resolve what is open, and forget the sensor, unless it has spoken since."""
+        row = self.table.index.get(event.partition, {}).get(event.sensor)
+        if row is None or 0 <= event.offset < self.table.arrays.clock[row, Clock.OFFSET]:
+            return []
+        self._places.removed(event.partition, event.offset)
+        return self._remove(row, event.time, Resolution.RETIRED)
+
+    def _evict(self, batch: ReadingBatch, told: list[tuple[int, Alert]], out: Outcome, row: int, at: int) -> None:
+        """Forget a sensor because that of the reading at position `at` needs its row."""
+        told += [(at, alert) for alert in self._remove(row, int(batch.times[at]), Resolution.EVICTED)]
+        out.count("evicted", 1)
+
+    def _remove(self, row: int, time: int, why: Resolution) -> list[Alert]:
+        rows = np.array([row], np.intp)
         ended = [
-            replace(a, revision=a.revision + 1, state=State.RESOLVED, end=time, resolution=Resolution.RETIRED)
+            replace(a, revision=a.revision + 1, state=State.RESOLVED, end=max(time, a.start), resolution=why)
             for a in self._reporter.standing(rows)
         ]
         self.table.remove(rows)

@@ -39,10 +39,15 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """A sensor is gone for good: its open alerts are resolved as retired and its state is dropped."""
+    """A sensor is gone for good: its open alerts are resolved as retired and its state is dropped.
+
+    One that speaks again begins anew. What stands at `offset` says so; delivered again, it changes nothing.
+    """
 
     sensor: str
     time: int  # µs
+    partition: int = 0
+    offset: int = -1
 
 
 Event = Tick | Swap | Retire
@@ -67,6 +72,7 @@ class Rules:
     fleet: int | None = None  # sensors a fleet budget is shared by; None: those of the bundle
     max_future: int = 60 * SECOND  # µs a reading's time may lie ahead of its record's timestamp
     bounds: tuple[Bound, ...] = ()
+    most_sensors: int | None = None  # of one partition; a new one evicts the one that was not seen for longest
 
     def bound(self, sensor: str, channel: str) -> Bound | None:
         """The first bound that matches, as an operator reads a list."""
@@ -83,7 +89,8 @@ class Outcome:
     band: FloatArray  # (n, targets) half width of the usual error around it
     alerts: list[Alert] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)  # scored, warming, late, duplicate, unusable, future
+    counts: dict[str, int] = field(default_factory=dict)  # scored, warming, late, duplicate, unusable, future, evicted
+    split: list[str] = field(default_factory=list)  # sensors that came new and have a row in another partition
 
     @classmethod
     def empty(cls, readings: int, targets: int) -> Outcome:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.core.names import coded
 
 SECOND = 1_000_000  # µs
 DAY = 86_400 * SECOND
@@ -65,7 +67,7 @@ class Reason(StrEnum):
 
 
 class Rejected(NamedTuple):
-    """A refused message: the reason as a word, the detail as a sentence, and where it stands in the topic."""
+    """A refused message, or readings of one: the reason as a word, the detail as a sentence, where it stands."""
 
     reason: Reason
     detail: str
@@ -74,6 +76,7 @@ class Rejected(NamedTuple):
     offset: int = -1
     key: bytes | None = None
     value: bytes | None = None
+    readings: int = 1  # of a message with several, how many it is about
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,33 +88,16 @@ class ReadingBatch:
     values: FloatArray  # (n, channels), NaN where there is no value
     usable: BoolArray  # (n,) quality is good
     partitions: IntArray  # (n,)
-    offsets: IntArray  # (n,)
+    offsets: IntArray  # (n,) rising along a partition; the live service says places, see `frames`
     received: IntArray  # (n,) µs UTC, 0 where event time is not bounded
 
     def __len__(self) -> int:
         return len(self.sensors)
 
-    @classmethod
-    def of(cls, readings: Iterable[Reading], channels: Sequence[str]) -> ReadingBatch:
-        """Columns in the order of `channels`; a channel a reading does not name is missing (NaN)."""
-        rows = list(readings)
-        nan = float("nan")
-        values = np.array([[r.values.get(c, nan) for c in channels] for r in rows], dtype=np.float64)
-        return cls(
-            sensors=[r.sensor for r in rows],
-            times=np.array([r.time for r in rows], dtype=np.int64),
-            values=values.reshape(len(rows), len(channels)),
-            usable=np.array([r.quality is Quality.GOOD for r in rows], dtype=np.bool_),
-            partitions=np.array([r.partition for r in rows], dtype=np.int64),
-            offsets=np.array([r.offset for r in rows], dtype=np.int64),
-            received=np.array([r.received for r in rows], dtype=np.int64),
-        )
-
     def take(self, rows: IntArray | slice) -> ReadingBatch:
         """The readings at `rows`, in that order."""
-        picked = np.arange(len(self))[rows]
         return ReadingBatch(
-            [self.sensors[i] for i in picked],
+            coded(self.sensors).take(rows),
             self.times[rows],
             self.values[rows],
             self.usable[rows],

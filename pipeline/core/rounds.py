@@ -5,36 +5,45 @@ A compiled form may take in what is ordinary, one reading after another, and lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core.events import Outcome
-from pipeline.core.model import Model
-from pipeline.core.readings import ReadingBatch
-from pipeline.core.scoring import Weights
-from pipeline.core.table import Columns
+from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch
 
 Rows = npt.NDArray[np.intp]
 
 
-class Walker(Protocol):
-    """Takes in the readings that nothing is to be said of, whatever stands beside them, as a round would.
+class Round(NamedTuple):
+    """At most one reading of each sensor, as columns (n,): where its state and its outcome stand, and what it says."""
 
-    Which readings these are follows from each and from its sensor's state alone; so does every bit that they change.
-    """
+    rows: Rows  # of the table
+    at: Rows  # positions in the batch
+    partitions: IntArray
+    offsets: IntArray
+    times: IntArray  # µs UTC
+    received: IntArray  # µs UTC, 0 where event time is not bounded
+    usable: BoolArray
+    values: FloatArray  # (n, channels)
 
-    def walk(self, arrays: Columns, batch: ReadingBatch, rows: Rows, todo: Rows, out: Outcome) -> tuple[Rows, Rows]:
-        """Go through positions `todo`, in stream order, and return those that are left.
+    @classmethod
+    def of(cls, batch: ReadingBatch, rows: Rows, at: Rows) -> Round:
+        """The readings at positions `at`, whose sensors' rows of the table are `rows`."""
+        return cls(
+            rows, at, batch.partitions[at], batch.offsets[at], batch.times[at], batch.received[at], batch.usable[at],
+            batch.values[at],
+        )  # fmt: skip
 
-        First the one of each sensor that is not ordinary, for a round to take; then those of its sensor that follow it.
-        """
-
-
-Walkers = Callable[[Model, Weights, float, int], Walker | None]
-"""For a model, what its features count, a threshold, and how far a reading may lie ahead (µs): what walks there."""
+    def only(self, chosen: BoolArray) -> Round:
+        """Those of them where `chosen`."""
+        if chosen.all():
+            return self
+        return Round(
+            self.rows[chosen], self.at[chosen], self.partitions[chosen], self.offsets[chosen], self.times[chosen],
+            self.received[chosen], self.usable[chosen], self.values[chosen],
+        )  # fmt: skip
 
 
 def rounds(rows: Rows) -> Iterator[Rows]:

@@ -1,9 +1,10 @@
-"""Times that cannot be right: ahead of their record, or behind what the sensor has sent before.
+"""Times that cannot be right: ahead of their record, behind what the sensor has sent before, or always the same.
 
 A straggler is dropped and counted. A sensor whose clock was set back would be dropped for ever, so a run of rising
 times that are all behind is believed once it is certain to be no repetition and no backlog: its readings are new, or
-there are very many of them, and their records come as far apart as their times. What was read from the topic before, by
-its offset, is never counted a second time.
+there are very many of them, and their records come as far apart as their times. A clock that stands still cannot be
+believed, as it says nothing; it is told of. What was read from the topic before, by its offset, is never counted a
+second time, nor taken in where a clock that was set back has made it look new.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from pipeline.core import scaling
 from pipeline.core.readings import BoolArray, FloatArray, IntArray
+from pipeline.core.rounds import Round
 from pipeline.core.table import NEVER, UNFITTED, Clock, Columns, Count
 
 CERTAIN = 100  # points: ten new readings in a row, or a hundred that the rolling window holds already
@@ -32,57 +34,56 @@ class Stamps(NamedTuple):
     ended: BoolArray  # it is right again, or believed
 
 
-def judge(
-    arrays: Columns,
-    rows: npt.NDArray[np.intp],
-    times: IntArray,
-    offsets: IntArray,
-    received: IntArray,
-    values: FloatArray,
-    max_future: int,
-) -> Stamps:
-    """Compare the times (n,) in µs of distinct rows with the sensors' last and with their records', `received`."""
+def judge(arrays: Columns, arrived: Round, max_future: int) -> Stamps:
+    """Compare the times with the sensors' last and with their records'; `max_future` is in µs."""
+    rows, times, offsets, received = arrived.rows, arrived.times, arrived.offsets, arrived.received
     last, nobody = arrays.clock[rows, Clock.LAST], np.zeros(len(rows), np.bool_)
     future = (received > 0) & (times > received + max_future)
     behind = ~future & (times <= last)
+    again = offsets < arrays.clock[rows, Clock.BELIEVED_OFFSET]  # read before the clock was set back
     watched = arrays.count[rows, Count.ASTRAY] | arrays.count[rows, Count.WRONG_CLOCK]
-    if not (future.any() or behind.any() or watched.any()):
+    if not (future.any() or behind.any() or again.any() or watched.any()):
         return Stamps(~nobody, nobody, nobody, nobody, nobody, nobody)
     clock, count = arrays.clock[rows], arrays.count[rows]
-    same = ((values == arrays.raw[rows]) | np.isnan(values)).all(axis=1)
-    duplicate = behind & (times == last) & same
+    same = ((arrived.values == arrays.raw[rows]) | np.isnan(arrived.values)).all(axis=1)
+    duplicate = ~future & (again | (behind & (times == last) & same))
 
     read_before = offsets <= np.maximum(clock[:, Clock.OFFSET], clock[:, Clock.ASTRAY_OFFSET])
     astray = np.flatnonzero((future | behind) & ~duplicate & ~read_before & (last != NEVER))
     believed, opened = nobody.copy(), nobody.copy()
     if len(astray):
-        points = np.where(behind[astray] & _held(arrays, rows[astray], values[astray]), HELD, NEW)
-        goes_on = times[astray] > clock[astray, Clock.ASTRAY]
-        goes_on &= count[astray, Count.ASTRAY] > 0
+        held = behind[astray] & _held(arrays, rows[astray], arrived.values[astray])
+        goes_on = (count[astray, Count.ASTRAY] > 0) & (times[astray] >= clock[astray, Clock.ASTRAY])
+        repeats = held & goes_on & (times[astray] == clock[astray, Clock.ASTRAY])  # one old message, over and over
         for column, now in ((Clock.ASTRAY_FROM, times), (Clock.ASTRAY_RECEIVED, received)):
             clock[astray, column] = np.where(goes_on, clock[astray, column], now[astray])
+        points = np.where(repeats, 0, np.where(held, HELD, NEW))
         run = np.where(goes_on, count[astray, Count.ASTRAY], 0) + points
-        took = received[astray] - clock[astray, Clock.ASTRAY_RECEIVED]
-        flushed = (received[astray] > 0) & (2 * took < times[astray] - clock[astray, Clock.ASTRAY_FROM])  # at once
-        certain = (run >= CERTAIN) & ~(flushed & behind[astray])
-        believed[astray] = certain & behind[astray]
-        opened[astray] = certain & (count[astray, Count.WRONG_CLOCK] == 0)
+        took, went = (
+            received[astray] - clock[astray, Clock.ASTRAY_RECEIVED],
+            times[astray] - clock[astray, Clock.ASTRAY_FROM],
+        )
+        flushed = behind[astray] & (2 * took < went)  # a backlog, sent at once
+        sampled = (went == 0) & (took <= clock[astray, Clock.GAP_LIMIT])  # many readings under one stamp
+        certain = (run >= CERTAIN) & ~((received[astray] > 0) & (flushed | sampled))
+        believed[astray] = certain & behind[astray] & (went > 0)
+        opened[astray] = certain & (count[astray, Count.WRONG_CLOCK] == 0) & arrived.usable[astray]
         clock[astray, Clock.ASTRAY], clock[astray, Clock.ASTRAY_OFFSET] = times[astray], offsets[astray]
         count[astray, Count.ASTRAY] = np.minimum(run, CERTAIN)
-    fresh = ~(future | behind) | believed
-    ended = fresh & ~opened & (count[:, Count.WRONG_CLOCK] == 1)
+    fresh = ~(future | behind | again) | believed
+    ended = fresh & ~opened & (count[:, Count.WRONG_CLOCK] == 1) & arrived.usable
     count[fresh, Count.ASTRAY] = 0
     clock[opened, Clock.WRONG_SINCE] = last[opened]
     count[:, Count.WRONG_CLOCK] = np.where(opened, 1, np.where(ended, 0, count[:, Count.WRONG_CLOCK]))
-    _set_back(clock, count, believed, times)
+    _set_back(clock, count, believed, times, offsets)
     clock[fresh, Clock.ASTRAY] = clock[fresh, Clock.ASTRAY_FROM] = NEVER  # its offset is behind that of this reading
     clock[fresh, Clock.ASTRAY_OFFSET], clock[fresh, Clock.ASTRAY_RECEIVED] = -1, 0
     arrays.clock[rows], arrays.count[rows] = clock, count
     return Stamps(fresh, future, duplicate, behind & ~duplicate & ~believed, opened, ended)
 
 
-def behind_partition(clock: npt.NDArray[np.int64]) -> IntArray:
-    """The last readings' times (n,) as they would be had no sensor's clock been set back."""
+def heard(clock: npt.NDArray[np.int64]) -> IntArray:
+    """When the sensors of rows of `clock` were last heard, (n,) µs, as if no clock had been set back."""
     last: IntArray = clock[:, Clock.LAST] + clock[:, Clock.SET_BACK]
     return last
 
@@ -97,10 +98,17 @@ def _held(arrays: Columns, rows: npt.NDArray[np.intp], values: FloatArray) -> Bo
     return held
 
 
-def _set_back(clock: npt.NDArray[np.int64], count: npt.NDArray[np.int32], believed: BoolArray, times: IntArray) -> None:
+def _set_back(
+    clock: npt.NDArray[np.int64],
+    count: npt.NDArray[np.int32],
+    believed: BoolArray,
+    times: IntArray,
+    offsets: IntArray,
+) -> None:
     """From here on these sensors' time is what they say it is: no gap, nothing learned before, a window to settle."""
     clock[believed, Clock.SET_BACK] += clock[believed, Clock.LAST] - clock[believed, Clock.ASTRAY_FROM]
     clock[believed, Clock.LAST] = times[believed] - 1
+    clock[believed, Clock.BELIEVED_OFFSET] = offsets[believed]
     clock[believed, Clock.LEARN_FROM] = np.minimum(clock[believed, Clock.LEARN_FROM], times[believed])
     clock[believed, Clock.UPDATED] = NEVER // 2
     count[believed, Count.SINCE] = 0

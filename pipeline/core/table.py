@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.model import Array, Model
+from pipeline.core.names import coded
 from pipeline.core.readings import IntArray
 
 Arrays = dict[str, npt.NDArray[Any]]  # field -> rows
@@ -28,6 +29,7 @@ class Clock:
     LEARN_FROM, GAP_LIMIT = 0, 1  # learned: what came before was trained on; silence beyond the limit is a gap
     LAST, OFFSET, ONSET, ONSET_OFFSET, UPDATED, GAP_FROM = 2, 3, 4, 5, 6, 7
     ASTRAY, ASTRAY_FROM, ASTRAY_RECEIVED, ASTRAY_OFFSET, WRONG_SINCE, SET_BACK = 8, 9, 10, 11, 12, 13  # see `stamps`
+    BELIEVED_OFFSET = 14  # of the reading with which the clock was last believed to be set back
 
 
 class Count:
@@ -69,7 +71,7 @@ class Tally:
 class Columns:
     """Every array of the table, one row a sensor; what is used together lies in one array."""
 
-    clock: npt.NDArray[np.int64]  # (N, 14) columns of `Clock`
+    clock: npt.NDArray[np.int64]  # (N, 15) columns of `Clock`
     count: npt.NDArray[np.int32]  # (N, 13) columns of `Count`
     level: Array  # (N, 8) columns of `Level`
     blocks: Array  # (N, BLOCKS) ring of block maxima of the combined surprise, NaN where absent
@@ -108,7 +110,7 @@ def layout(model: Model) -> dict[str, Field]:
     prototypes = 128 if targets == 1 else 0  # see `features.new_pattern`
     state = sum(layer.recurrent.shape[1] for layer in model.network.layers) * (2 if model.network.cell == "lstm" else 1)
     return {
-        "clock": Field((14,), np.int64, 0, 2),
+        "clock": Field((15,), np.int64, 0, 2),
         "count": Field((13,), np.int32, 0, 2),
         "level": Field((8,), np.float32, 0, 5),
         "blocks": Field((BLOCKS,), np.float32, np.nan, 0),
@@ -149,18 +151,18 @@ def learned(arrays: Columns, fields: Mapping[str, Field]) -> Arrays:
 
 
 class SensorTable:
-    """Rows by (partition, sensor). The arrays are replaced when the table grows: take them anew for each step."""
+    """Rows by (partition, sensor). Each array is replaced when the table grows: take them anew for each step."""
 
     def __init__(self, fields: Mapping[str, Field]) -> None:
         self.fields = dict(fields)
         self.arrays = self.blank(64)
         self.names: list[str | None] = [None] * 64
         self.partition: IntArray = np.full(64, -1, np.int64)
-        self._index: dict[int, dict[str, int]] = {}
+        self.index: dict[int, dict[str, int]] = {}  # partition -> sensor -> row
         self._free = list(range(63, -1, -1))
 
     def __len__(self) -> int:
-        return sum(len(rows) for rows in self._index.values())
+        return sum(len(rows) for rows in self.index.values())
 
     def blank(self, rows: int) -> Columns:
         """Rows as they are before anything is known of a sensor."""
@@ -168,25 +170,28 @@ class SensorTable:
 
     def locate(self, names: Sequence[str], partitions: IntArray) -> tuple[npt.NDArray[np.intp], list[int]]:
         """The row of each sensor, (n,), and the rows that were made for it just now."""
-        rows = np.empty(len(names), np.intp)
+        names = coded(names)
+        home = np.full(len(names.table), -1, np.int64)  # partition of each entry; -1: no reading has it
+        home[names.at] = partitions
+        rows = np.full(len(names.table), -1, np.intp)
         made: list[int] = []
-        for i, (name, partition) in enumerate(zip(names, partitions.tolist(), strict=True)):
-            index = self._index.setdefault(partition, {})
-            row = index.get(name)
-            if row is None:
-                row = self._claim(name, partition)
-                made.append(row)
-            rows[i] = row
-        return rows, made
+        for partition in sorted(set(home.tolist()) - {-1}):
+            index = self.index.setdefault(partition, {})
+            entries = np.flatnonzero(home == partition)
+            here = [names.table[i] for i in entries.tolist()]
+            if not all(map(index.__contains__, here)):
+                made += [self.claim(name, partition) for name in dict.fromkeys(here) if name not in index]
+            rows[entries] = list(map(index.__getitem__, here))
+        return rows[names.at], made
 
     def find(self, name: str) -> list[int]:
         """The rows of a sensor: none, one, or several where it is seen in several partitions."""
-        return [index[name] for index in self._index.values() if name in index]
+        return [index[name] for index in self.index.values() if name in index]
 
     def rows_of(self, partition: int | None = None) -> npt.NDArray[np.intp]:
         """Rows of one partition (or of all), ordered by partition and name whatever the order of arrival."""
-        partitions = sorted(self._index) if partition is None else [partition]
-        rows = [row for p in partitions for _, row in sorted(self._index.get(p, {}).items())]
+        partitions = sorted(self.index) if partition is None else [partition]
+        rows = [row for p in partitions for _, row in sorted(self.index.get(p, {}).items())]
         return np.array(rows, np.intp)
 
     def by_name(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
@@ -214,12 +219,13 @@ class SensorTable:
         for row in rows.tolist():
             name = self.names[row]
             assert name is not None
-            del self._index[int(self.partition[row])][name]
+            del self.index[int(self.partition[row])][name]
             self.names[row] = None
             self.partition[row] = -1
             self._free.append(row)
 
-    def _claim(self, sensor: str, partition: int) -> int:
+    def claim(self, sensor: str, partition: int) -> int:
+        """A blank row for a sensor that has none."""
         if not self._free:
             self._grow()
         row = self._free.pop()
@@ -227,13 +233,16 @@ class SensorTable:
             self.arrays[name][row] = field.fill
         self.names[row] = sensor
         self.partition[row] = partition
-        self._index[partition][sensor] = row
+        self.index[partition][sensor] = row
         return row
 
     def _grow(self) -> None:
+        """Twice as many rows, a field at a time; a new row takes no memory until it is claimed."""
         old = len(self.names)
-        more = self.blank(old)
-        self.arrays = Columns(**{name: np.concatenate([self.arrays[name], more[name]]) for name in self.fields})
+        for name, field in self.fields.items():
+            more = np.empty((2 * old, *field.shape), field.dtype)
+            more[:old] = self.arrays[name]
+            setattr(self.arrays, name, more)
         self.names += [None] * old
         self.partition = np.concatenate([self.partition, np.full(old, -1, np.int64)])
         self._free = list(range(2 * old - 1, old - 1, -1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Literal
 
-from pipeline.core.rounds import Walkers
+from pipeline.core.walking import Walkers
 
 Kernel = Literal["numpy", "numba"]
 

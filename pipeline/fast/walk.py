@@ -24,6 +24,7 @@ from pipeline.fast.compile import compiled, kept
 from pipeline.fast.state import (
     ASTRAY,
     BACK,
+    BELIEVED_OFFSET,
     BEYOND,
     FITTED,
     GAP_FROM,
@@ -98,7 +99,7 @@ def ordinary(table: Table, batch: Batch, row: int, at: int, max_future: int) -> 
         return False
     if time <= last or time - last > clock[GAP_LIMIT] or (received > 0 and time > received + max_future):
         return False
-    if not batch.usable[at]:
+    if not batch.usable[at] or batch.offsets[at] < clock[BELIEVED_OFFSET]:
         return False
     for c in range(batch.values.shape[1]):  # noqa: SIM110 - compiled, a generator costs more
         if not np.isfinite(batch.values[at, c]):

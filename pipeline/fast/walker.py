@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from operator import attrgetter, is_
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,8 @@ from pipeline.core.table import Columns, Scalar
 from pipeline.fast.addresses import addresses
 from pipeline.fast.state import Net, Scoring, scratch
 from pipeline.fast.walk import walk
+
+COLUMNS = attrgetter(*(field.name for field in fields(Columns)))
 
 
 def serves(model: Model) -> bool:
@@ -58,7 +62,7 @@ class Walk:
         )
         self._kept = net, scoring, scratch(model)
         self._net, self._scoring, self._scratch = (addresses(*arrays) for arrays in self._kept)
-        self._arrays: Columns | None = None
+        self._arrays: tuple[npt.NDArray[Any], ...] = (np.empty(0),)
         self._threshold, self._max_future = float(threshold), int(max_future)
 
     def walk(self, arrays: Columns, batch: ReadingBatch, rows: Rows, todo: Rows, out: Outcome) -> tuple[Rows, Rows]:
@@ -66,9 +70,9 @@ class Walk:
 
         First those of which a round takes one for each sensor, then those that wait for them.
         """
-        if arrays is not self._arrays:
-            self._arrays = arrays
-            self._table = addresses(*(arrays[field.name] for field in fields(Columns)))
+        now = COLUMNS(arrays)
+        if not all(map(is_, now, self._arrays)):  # the table has grown: these lie elsewhere
+            self._arrays, self._table = now, addresses(*now)
             self._waiting = np.zeros(len(arrays.clock), np.bool_)
         left = np.empty((2, len(todo)), np.intp)
         taken, firsts, others = walk(
@@ -83,4 +87,5 @@ class Walk:
 
 def whole(column: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     """The column as it was compiled for: without gaps, and not marked read-only."""
-    return np.require(column, requirements=("C", "W"))
+    fits = column.flags.c_contiguous and column.flags.writeable
+    return column if fits else np.array(column, order="C")

@@ -15,6 +15,7 @@ from pipeline.core.alerts import Alert
 from pipeline.testing import POINTS
 from tests.brokers import Broker
 from tests.conftest import NewTopics, fresh_topics
+from tests.faults import Said
 from tests.models import stream, waves
 from tests.service import Service, alerts, messages, produce, saved
 
@@ -82,13 +83,16 @@ def service(broker: Broker, topics: NewTopics, undisturbed: Undisturbed, tmp_pat
 
 
 @pytest.mark.kafka_only
+@pytest.mark.fault(
+    "kill -9 when `{point}` is passed, checkpoints in the {store}", expected="missing 0, spurious 0, twice 0"
+)
 @pytest.mark.parametrize(
     ("point", "store"),
     [*((point, "folder") for point in POINTS), ("committed", "topic"), ("mid-checkpoint", "topic"),
      ("mid-restore", "topic")],
 )  # fmt: skip
 def test_a_kill_at_this_point_loses_nothing_and_says_nothing_twice(
-    undisturbed: Undisturbed, service: Service, point: str, store: str
+    undisturbed: Undisturbed, service: Service, point: str, store: str, seen: Said
 ) -> None:
     service.settings = {**service.settings, "CHECKPOINTS__STORE": store}
     service.start("stepped:60")  # a fifth of the stream; it leaves checkpoints to restore from
@@ -102,6 +106,7 @@ def test_a_kill_at_this_point_loses_nothing_and_says_nothing_twice(
     assert said == undisturbed.alerts
     assert sorted(messages(service.bootstrap, service.topics["dead_letter"])) == undisturbed.dead
     assert len(undisturbed.dead) == PARTITIONS * len(NONSENSE)
+    seen(f"{1 + len(PASSES)} kills; {len(said)} alerts and {len(undisturbed.dead)} dead letters same")
 
 
 @pytest.mark.kafka_only

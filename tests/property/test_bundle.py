@@ -81,6 +81,11 @@ def sealed(files: Files) -> Files:
     return files.but(MANIFEST, json.dumps(manifest).encode())
 
 
+@pytest.mark.fault(
+    "a flipped bit in a file of a bundle",
+    expected="refused",
+    seen="refused in every example",
+)
 @given(name=st.sampled_from(HASHED), bit=st.integers(0, 2**20))
 def test_a_flipped_bit_in_any_file_is_refused(name: str, bit: int, folder: Path, files: Files) -> None:
     assert load(folder, files.but(name, flipped(files[name], [bit]))) is None
@@ -98,11 +103,21 @@ def test_a_flipped_bit_in_the_manifest_is_refused_or_shows_in_the_hash_and_chang
         assert numbers(damaged) == numbers(whole)
 
 
+@pytest.mark.fault(
+    "a file of a bundle cut short",
+    expected="refused",
+    seen="refused in every example",
+)
 @given(name=st.sampled_from((MANIFEST, *HASHED)), share=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_short_anywhere_is_refused(name: str, share: float, folder: Path, files: Files) -> None:
     assert load(folder, files.but(name, files[name][: int(share * len(files[name]))])) is None
 
 
+@pytest.mark.fault(
+    "a bundle changed together with its hashes",
+    expected="refused, or finite scores",
+    seen="so in every example",
+)
 @settings(max_examples=150)
 @given(
     name=st.sampled_from(HASHED),
@@ -117,6 +132,11 @@ def test_a_bundle_changed_together_with_its_hashes_is_refused_or_gives_finite_sc
         assert np.isfinite(outcome.scores).all()
 
 
+@pytest.mark.fault(
+    "any bytes in the place of a file of a bundle",
+    expected="refused",
+    seen="refused in every example",
+)
 @given(content=st.binary(max_size=300), name=st.sampled_from((MANIFEST, *HASHED)))
 def test_any_bytes_in_the_place_of_a_file_are_refused(content: bytes, name: str, folder: Path, files: Files) -> None:
     damaged = files.but(name, content)

@@ -14,9 +14,10 @@ from pipeline.core.detector import Detector
 from pipeline.core.events import Bound, Outcome, Rules
 from pipeline.core.model import Model
 from pipeline.core.readings import ReadingBatch
-from pipeline.core.rounds import Rows, Walker
+from pipeline.core.rounds import Rows
 from pipeline.core.table import Arrays, Columns
 from pipeline.core.thresholds import Budget
+from pipeline.core.walking import Walker
 from pipeline.fast import KernelError, walkers
 from pipeline.settings import load
 from tests import models

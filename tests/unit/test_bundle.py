@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from pipeline import bundle
-from pipeline.bundle import MANIFEST, SERVING, BundleError
+from pipeline.bundle import MANIFEST, SERVING, WEIGHTS, BundleError
 from pipeline.core.detector import Detector
 from pipeline.core.model import Cell
 from tests import models
 from tests.bundles import FILES, assert_refused, calibrated, reseal, saved
+from tests.disks import ENDLESS, put
+from tests.faults import Said
 
 
 @pytest.fixture
@@ -159,3 +161,14 @@ def test_a_file_larger_than_any_bundle_s_is_not_even_read(
     with (folder / name).open("ab") as file:
         file.truncate(largest + 1)
     assert_refused(folder, f"{name}: {largest + 1} bytes, more than any bundle has")
+
+
+@pytest.mark.fault("a file of a bundle is {what}", expected="refused with the reason, before it is read")
+@pytest.mark.parametrize("what", ENDLESS)
+def test_a_file_without_an_end_is_not_read(what: str, tmp_path: Path, seen: Said) -> None:
+    for version, name in enumerate([MANIFEST, WEIGHTS]):
+        folder = saved(tmp_path, replace(calibrated(), ref=replace(calibrated().ref, version=str(version))))
+        put(what, folder / name, 5 * 2**30)
+        with pytest.raises(BundleError, match=f"{name}: .*(not a plain file|more than any bundle has)") as refused:
+            bundle.load(folder)
+        seen(str(refused.value).removeprefix(f"{folder}/"))

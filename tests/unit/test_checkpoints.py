@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 from pipeline.adapters.checkpoints import FolderCheckpoints
 from pipeline.ports import Checkpoint, CheckpointError, CheckpointStore
 from tests.contract.checkpoint_store import TOPIC, CheckpointStoreContract, at, taken
+from tests.disks import ENDLESS, put
+from tests.faults import Said
 
 
 @pytest.fixture
@@ -96,6 +99,11 @@ def cut(content: bytes, where: float) -> bytes:
     return content[: int(where * len(content))]
 
 
+@pytest.mark.fault(
+    "a file of a checkpoint cut or with a flipped bit",
+    expected="refused with the place",
+    seen="refused in every example",
+)
 @given(where=st.floats(0, 1, exclude_max=True), damage=st.sampled_from([flip, cut]), file=st.integers(0, 2))
 def test_damage_anywhere_is_refused_with_the_place(
     tmp_path_factory: pytest.TempPathFactory, where: float, damage: Callable[[bytes, float], bytes], file: int
@@ -109,9 +117,28 @@ def test_damage_anywhere_is_refused_with_the_place(
         store.load(name)
 
 
+@pytest.mark.fault("a file of a checkpoint is {what}", expected="refused with the reason, without holding it in memory")
+@pytest.mark.parametrize("what", ENDLESS)
+def test_a_file_without_an_end_is_not_taken_in(
+    tmp_path: Path, store: FolderCheckpoints, state: Checkpoint, what: str, seen: Said
+) -> None:
+    for file in ("manifest.json", "g.safetensors"):
+        name = store.save(state)
+        (path,) = (tmp_path / TOPIC).glob(f"*/{name.rpartition('/')[2]}/{file}")
+        put(what, path, 2**28)
+        tracemalloc.start()
+        try:
+            with pytest.raises(CheckpointError, match=file) as refused:
+                store.load(name)
+            assert tracemalloc.get_traced_memory()[1] < 2**26
+        finally:
+            tracemalloc.stop()
+        seen(str(refused.value).removeprefix(f"{path.parent}/"))
+
+
 def test_another_format_is_refused(tmp_path: Path, store: FolderCheckpoints, state: Checkpoint) -> None:
     name = store.save(state)
     (manifest,) = tmp_path.rglob("manifest.json")
-    manifest.write_bytes(manifest.read_bytes().replace(b'"format":3', b'"format":4'))
-    with pytest.raises(CheckpointError, match="format 4, this build reads 3"):
+    manifest.write_bytes(manifest.read_bytes().replace(b'"format":4', b'"format":9'))
+    with pytest.raises(CheckpointError, match="format 9, this build reads 4"):
         store.load(name)

@@ -10,22 +10,13 @@ import pytest
 from pipeline.core.alerts import Kind
 from pipeline.core.detector import Detector
 from pipeline.core.events import Outcome
-from pipeline.core.readings import SECOND, Reading, ReadingBatch, Reason
+from pipeline.core.readings import SECOND, Reason
 from pipeline.core.table import Count
 from tests import models
 from tests.models import INTERVAL
 from tests.settled import CALM, RULES, after, assert_same_state, at, calm, settled
 
 NAN = float("nan")
-
-
-def test_readings_become_columns_in_the_order_of_the_channels_and_missing_ones_are_nan() -> None:
-    given = [Reading("a", 5, {"q": 1.0, "p": 2.0, "x": 9.0}, offset=7, received=6), Reading("b", 6, {"p": 3.0})]
-    batch = ReadingBatch.of(given, ["p", "q"])
-    np.testing.assert_array_equal(batch.values, [[2.0, 1.0], [3.0, NAN]])
-    assert (batch.sensors, batch.times.tolist(), batch.offsets.tolist()) == (["a", "b"], [5, 6], [7, -1])
-    assert (batch.usable.tolist(), batch.received.tolist()) == ([True, True], [6, 0])
-    assert ReadingBatch.of([], ["p", "q"]).values.shape == (0, 2)
 
 
 def test_a_missing_channel_is_scored_on_the_others() -> None:

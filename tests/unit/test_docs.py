@@ -26,11 +26,12 @@ from pipeline.core.alerts import Alert, Evidence, Kind, Resolution, Severity, St
 from pipeline.core.detector import Detector
 from pipeline.core.features import MANY_CHANNELS, ONE_CHANNEL
 from pipeline.core.model import Model
-from pipeline.core.readings import Quality, Reason, Record, Rejected
+from pipeline.core.readings import Quality, Reason, Record
 from pipeline.core.scoring import Weights
 from pipeline.core.table import layout, row_bytes
 from pipeline.groups import IGNORED
 from pipeline.ports import Scored
+from tests.faults import TABLE, rows_of
 from tests.models import model, stream, waves
 from training.evaluate import BudgetFigures, EventFigures, Figures
 
@@ -215,16 +216,14 @@ def test_every_reason_to_ignore_a_reading_is_explained() -> None:
 
 @pytest.mark.parametrize("example", blocks(section("alerts.md", "Readings"), "json"))
 def test_the_examples_of_a_reading_are_readings(example: str) -> None:
-    assert isinstance(JsonReadings().decode(Record("sensor.readings", 0, 0, 0, None, example.encode())), list)
+    assert JsonReadings().decode([Record("sensor.readings", 0, 0, 0, None, example.encode())]).rejected == []
 
 
 def test_the_example_of_a_dead_letter_is_what_its_payload_comes_to() -> None:
     page = section("alerts.md", "Dead letters")
     letter = json.loads(blocks(page, "json")[0])
-    refused = JsonReadings().decode(
-        Record(letter["topic"], letter["partition"], letter["offset"], 0, None, letter["payload"].encode())
-    )
-    assert isinstance(refused, Rejected)
+    message = Record(letter["topic"], letter["partition"], letter["offset"], 0, None, letter["payload"].encode())
+    (refused,) = JsonReadings().decode([message]).rejected
     assert json.loads(encode_dead_letter(refused)[0]) == letter
     assert named(page, "field") == list(letter)
 
@@ -266,3 +265,11 @@ def test_every_figure_of_an_evaluation_is_explained() -> None:
 def test_every_file_that_a_replay_leaves_is_explained() -> None:
     shown = named(section("data.md", "What a replay leaves"), "in SCORES")
     assert shown == ["<sensor>.csv", f"{replay_folder.SIGNALS}/<sensor>.parquet", replay_folder.RUN]
+
+
+def test_the_table_of_faults_is_that_of_the_tests(pytestconfig: pytest.Config) -> None:
+    shown = {row._replace(seen="") for row in rows_of(text("faults.md"))}
+    ours = set(pytestconfig.stash[TABLE].collected)
+    assert ours <= shown, "run make faults"
+    if pytestconfig.args_source is not pytest.Config.ArgsSource.ARGS:  # the whole suite
+        assert ours == shown, "run make faults"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ import pytest
 
 from pipeline.adapters.kafka_admin import Survey, TopicState
 from pipeline.adapters.kafka_connection import KafkaAwayError
-from pipeline.doctor import Check, checks
+from pipeline.doctor import Check, checks, machine_bytes
 from pipeline.settings_schema import KafkaSettings, Settings
 from tests.service import saved
 
@@ -130,3 +131,24 @@ def test_a_topic_of_checkpoints_is_looked_at_where_there_is_one(
     assert remedy in seen["topic sensor.checkpoints"].remedy
     assert seen["topic sensor.checkpoints"].ok == (not remedy)
     assert "topic sensor.checkpoints" in seen["checkpoints"].detail
+
+
+def test_doctor_says_what_memory_so_many_sensors_take_and_whether_it_is_there(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.doctor.machine_bytes", lambda: 2**30)
+
+    def memory(sensors: int) -> Check:
+        (check,) = [c for c in checks(settings, lambda *_: SOUND, sensors) if c.name == "memory g"]
+        return check
+
+    few, many = memory(1000), memory(1_000_000)
+    assert few.ok
+    assert "1000 sensors of " in few.detail
+    assert not many.ok
+    assert "members" in many.remedy
+    assert "memory g" not in found(settings)
+
+
+def test_the_memory_of_the_machine_is_no_more_than_it_has() -> None:
+    assert 2**20 < machine_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

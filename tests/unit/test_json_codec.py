@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +23,7 @@ from pipeline.codecs.json import (
 )
 from pipeline.core.alerts import Alert, Evidence, Kind, ModelRef, Resolution, Severity, State
 from pipeline.core.readings import Reading, Reason, Rejected
-from tests.contract.codec import NOW, CodecContract, record
+from tests.contract.codec import NOW, CodecContract, expanded, record, refusal
 
 CORPUS = sorted((Path(__file__).parents[1] / "corpus" / "readings").iterdir())
 START = b'{"sensor":"plant1/pump-7","time":1795347600123,'
@@ -49,15 +51,14 @@ ALERT = Alert(
 
 
 def read(message: bytes) -> Reading:
-    decoded = JsonReadings().decode(record(message))
-    assert not isinstance(decoded, Rejected), decoded.detail
-    return decoded[0]
+    decoded = JsonReadings().decode([record(message)])
+    assert decoded.rejected == []
+    (reading,) = expanded(decoded)
+    return reading
 
 
 def refused(message: bytes) -> Rejected:
-    decoded = JsonReadings().decode(record(message))
-    assert isinstance(decoded, Rejected), decoded
-    return decoded
+    return refusal(JsonReadings().decode([record(message)]))
 
 
 class TestJsonReadings(CodecContract):
@@ -65,12 +66,18 @@ class TestJsonReadings(CodecContract):
     def codec(self) -> Codec:
         return JsonReadings()
 
+    def message(self, reading: Reading) -> bytes:
+        return JsonReadings().encode(reading)
+
+    def corpus(self) -> Sequence[bytes]:
+        return [path.read_bytes() for path in CORPUS]
+
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 def test_the_corpus_is_read_or_refused_as_its_names_say(path: Path) -> None:
     expected = path.name.partition("--")[0]
-    decoded = JsonReadings().decode(record(path.read_bytes()))
-    assert (decoded.reason if isinstance(decoded, Rejected) else "good") == expected
+    decoded = JsonReadings().decode([record(path.read_bytes())])
+    assert (decoded.rejected[0].reason if decoded.rejected else "good") == expected
 
 
 def test_the_corpus_holds_every_reason_a_small_message_can_be_refused_for() -> None:
@@ -157,6 +164,14 @@ def test_one_channel_named_value_is_sent_in_the_short_form() -> None:
     )
 
 
+def test_a_channel_named_value_may_be_said_in_either_way_among_others() -> None:
+    messages = [START + b'"values":{"value":1}}', START + b'"value":2}', START + b'"values":{"value":3}}', b"{"]
+    for order in ([0, 1, 2, 3], [1, 0, 3, 2]):
+        decoded = JsonReadings().decode([record(messages[i], offset) for offset, i in enumerate(order)])
+        assert [r.values["value"] for r in expanded(decoded)] == [i + 1 for i in order if i < 3]
+        assert [r.offset for r in decoded.rejected] == [order.index(3)]
+
+
 def test_an_unknown_content_type_is_refused_by_name() -> None:
     good = JsonReadings().encode(Reading("pump", NOW, {"value": 71.3}))
     readings, rejected = decode([record(good, 1, "application/x-pickle"), record(good, 2)])
@@ -207,20 +222,29 @@ def test_a_dead_letter_says_why_and_from_where() -> None:
     assert json.loads(letter) == {
         "reason": "value",
         "detail": "`value`: Expected `float | null`, got `bool`",
+        "readings": 1,
         "topic": "sensor.readings",
         "partition": 3,
         "offset": 17,
         "payload": '{"sensor":"plant1/pump-7","time":1795347600123,"value":true}',
+        "payload_base64": None,
         "payload_bytes": 60,
     }
     assert dict(headers) == {"content-type": b"application/json", "reason": b"value", "key": b"plant1/pump-7"}
 
 
 def test_a_dead_letter_stays_small_and_readable_whatever_the_payload() -> None:
-    letter, _ = encode_dead_letter(refused(b"\x00\xff" * 2_500_000))
+    for payload in (b"\x00\xff" * 2_500_000, b"\x01" * 5_000_000, "°".encode() * 2_500_000):
+        letter, _ = encode_dead_letter(refused(payload))
+        found = json.loads(letter)
+        assert len(letter) < 10 * MAX_DEAD_BYTES
+        assert found["payload_bytes"] == 5_000_000
+
+
+def test_a_dead_letter_of_bytes_that_are_no_text_can_be_sent_again() -> None:
+    letter, _ = encode_dead_letter(refused(b"\x81\xff"))
     found = json.loads(letter)
-    assert len(letter) < 10 * MAX_DEAD_BYTES
-    assert found["payload_bytes"] == 5_000_000
+    assert (found["payload"], base64.b64decode(found["payload_base64"])) == (None, b"\x81\xff")
 
 
 def test_a_dead_letter_of_a_tombstone_has_no_payload() -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.readings import Reading, Reason
+from pipeline.core.frames import Frame
+from pipeline.core.readings import Reading, Reason, Rejected
 from pipeline.routing import MAX_CACHED, Group, Router
 
 PLANT = {
@@ -23,8 +24,14 @@ def reading(sensor: str, *channels: str) -> Reading:
     return Reading(sensor, 0, {channel: float(i) for i, channel in enumerate(channels)}, partition=3, offset=17)
 
 
+def split(router: Router, *readings: Reading) -> tuple[dict[str, list[Reading]], list[Rejected]]:
+    routed, rejected = router.split(Frame.of(readings))
+    found = {group: sorted(row for frame in frames for row in frame.readings()) for group, frames in routed.items()}
+    return {group: [reading for _, reading in rows] for group, rows in found.items()}, rejected
+
+
 def group_of(router: Router, sensor: str, *channels: str) -> str | None:
-    routed, rejected = router.split([reading(sensor, *channels)])
+    routed, rejected = split(router, reading(sensor, *channels))
     assert len(routed) + len(rejected) == 1
     return next(iter(routed), None)
 
@@ -71,23 +78,23 @@ def test_a_sensor_known_to_two_groups_goes_where_its_channels_fit() -> None:
 
 
 def test_the_plain_value_takes_the_name_of_the_only_channel() -> None:
-    routed, _ = Router(PLANT).split([reading("tank", "value")])
+    routed, _ = split(Router(PLANT), reading("tank", "value"))
     assert routed["tanks"][0].values == {"level": 0.0}
 
 
 def test_a_channel_that_is_named_value_keeps_its_name() -> None:
-    routed, _ = Router({"plain": Group(("value",))}).split([reading("tank", "value", "noise")])
+    routed, _ = split(Router({"plain": Group(("value",))}), reading("tank", "value", "noise"))
     assert routed["plain"][0].values == {"value": 0.0, "noise": 1.0}
 
 
 def test_a_missing_value_that_is_named_does_not_move_a_sensor() -> None:
-    routed, _ = Router(PLANT).split([Reading("new", 0, {"temperature": 1.0, "vibration": math.nan, "current": 1.0})])
+    routed, _ = split(Router(PLANT), Reading("new", 0, {"temperature": 1.0, "vibration": math.nan, "current": 1.0}))
     assert list(routed) == ["motors"]
 
 
 def test_readings_keep_their_order_within_a_group() -> None:
     readings = [reading("new", "level")._replace(offset=offset) for offset in range(100)]
-    routed, _ = Router(PLANT).split(readings)
+    routed, _ = split(Router(PLANT), *readings)
     assert routed == {"tanks": readings}
 
 
@@ -105,14 +112,14 @@ def test_readings_keep_their_order_within_a_group() -> None:
 def test_a_refusal_says_what_was_seen_and_what_there_is(
     groups: dict[str, Group], sensor: str, channel: str, words: list[str]
 ) -> None:
-    _, (rejected,) = Router(groups).split([reading(sensor, channel)])
+    _, (rejected,) = split(Router(groups), reading(sensor, channel))
     assert (rejected.reason, rejected.partition, rejected.offset) == (Reason.NO_GROUP, 3, 17)
     for word in words:
         assert word in rejected.detail
 
 
 def test_a_refusal_stays_short_however_many_channels_are_sent() -> None:
-    _, (rejected,) = Router(PLANT).split([reading("\u202e" * 256, *(f"{i:0500}" for i in range(1000)))])
+    _, (rejected,) = split(Router(PLANT), reading("\u202e" * 256, *(f"{i:0500}" for i in range(1000))))
     assert len(rejected.detail) < 1500
 
 
@@ -143,7 +150,7 @@ def test_neither_neighbours_nor_the_order_of_the_models_change_a_decision(
     groups: dict[str, Group], messages: list[tuple[str, list[str]]]
 ) -> None:
     readings = [reading(sensor, *names)._replace(offset=i) for i, (sensor, names) in enumerate(messages)]
-    routed, rejected = Router(groups).split(readings)
+    routed, rejected = split(Router(groups), *readings)
     found = {r.offset: name for name, mine in routed.items() for r in mine} | {r.offset: None for r in rejected}
     other = Router(dict(reversed(groups.items())))
     assert found == {i: group_of(other, sensor, *names) for i, (sensor, names) in enumerate(messages)}

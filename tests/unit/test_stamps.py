@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -151,3 +153,67 @@ def test_what_is_open_while_a_clock_is_just_believed_makes_sense() -> None:
     [alert] = detector.open_alerts()
     assert (alert.kind, alert.last >= alert.start) == (Kind.CLOCK, True)
     assert abs(alert.measure or 0.0) < 3 * 3600
+
+
+def test_a_clock_that_stands_still_under_new_values_is_told_and_its_readings_are_dropped() -> None:
+    detector = running()
+    stood = np.full(40, START + 299 * INTERVAL)
+    outcome = detector.step(at(stood, noise(40, 1), first=300, received=minutes(300, 40)))
+    assert outcome.counts == {"late": 40}
+    [fired] = outcome.alerts
+    assert (fired.kind, fired.state, fired.start) == (Kind.CLOCK, State.FIRING, START + 299 * INTERVAL)
+    assert fired.measure == pytest.approx(-10 * 60), "how far it is behind its records"
+    assert [a.alert_id for a in detector.open_alerts()] == [fired.alert_id]
+    again = detector.step(at(minutes(340, 1), noise(1, 2), first=340, received=minutes(340, 1))).alerts
+    [resolved] = [alert for alert in again if alert.kind is Kind.CLOCK]
+    assert (resolved.alert_id, resolved.state) == (fired.alert_id, State.RESOLVED)
+
+
+def test_a_clock_reset_to_a_time_at_which_it_stands_is_told_and_not_believed() -> None:
+    detector = running()
+    outcome = detector.step(at(np.zeros(40, np.int64), noise(40, 1), first=300, received=minutes(300, 40)))
+    assert outcome.counts == {"late": 40}
+    assert [(a.kind, a.state) for a in outcome.alerts] == [(Kind.CLOCK, State.FIRING)]
+    moving = detector.step(at(minutes(0, 3) - START, noise(3, 2), first=340, received=minutes(340, 3)))
+    assert moving.counts == {"late": 1, "scored": 2}, "from its second step on it tells time again"
+    assert [(a.kind, a.state) for a in moving.alerts] == [(Kind.CLOCK, State.RESOLVED)]
+
+
+def test_many_samples_under_one_stamp_are_late_and_no_wrong_clock() -> None:
+    detector = running()
+    for second in range(5):
+        stamp = np.full(20, START + (300 + second) * INTERVAL)
+        outcome = detector.step(at(stamp, noise(20, second), first=300 + 20 * second, received=stamp))
+        assert outcome.counts == {"scored": 1, "late": 19}
+        assert outcome.alerts == []
+
+
+def test_one_old_message_sent_over_and_over_is_no_clock_that_stands_still() -> None:
+    detector = running()
+    same = np.full(400, START + 280 * INTERVAL)
+    outcome = detector.step(
+        at(same, np.repeat(noise(300)[280:281], 400, axis=0), first=300, received=minutes(300, 400))
+    )
+    assert outcome.counts == {"late": 400}
+    assert outcome.alerts == []
+
+
+def test_what_was_read_before_a_clock_was_set_back_is_not_read_again() -> None:
+    once, twice = running(), running()
+    for detector in (once, twice):
+        detector.step(at(minutes(240, 20), noise(20, 4), first=300))
+    outcome = twice.step(models.one(noise(300)[250:], "s", first=250))
+    assert (outcome.counts, outcome.alerts) == ({"duplicate": 50}, [])
+    for name, array in once.snapshot(0).items():
+        np.testing.assert_array_equal(twice.snapshot(0)[name], array, err_msg=name)
+
+
+def test_readings_of_bad_quality_neither_raise_nor_end_the_alert_of_a_clock() -> None:
+    detector = running()
+    bad = replace(at(minutes(240, 12), noise(12, 1), first=300), usable=np.zeros(12, np.bool_))
+    assert detector.step(bad).alerts == []
+    ahead = at(minutes(400, 12), noise(12, 2), first=312, received=minutes(312, 12))
+    [fired] = detector.step(ahead).alerts
+    bad = replace(at(minutes(324, 1), noise(1, 3), first=324, received=minutes(324, 1)), usable=np.zeros(1, np.bool_))
+    assert [a.kind for a in detector.step(bad).alerts if a.kind is Kind.CLOCK] == []
+    assert [a.alert_id for a in detector.open_alerts() if a.kind is Kind.CLOCK] == [fired.alert_id]

@@ -127,3 +127,10 @@ def test_every_event_is_a_line_of_json_the_libraries_too(
     first, second = map(json.loads, capsys.readouterr().err.splitlines())
     assert (first["event"], first["partition"], first["level"]) == ("partition assigned", 3, "info")
     assert (second["event"], second["logger"], second["level"]) == ("broker b1 is away", "kafka.conn", "warning")
+
+
+def test_sensors_that_made_room_or_came_twice_and_an_operators_events_are_counted(telemetry: Telemetry) -> None:
+    telemetry.turned(Turn(Stepped(evicted={"pumps": 3}, split=["a", "b"], events=1)), {})
+    found = values(telemetry)
+    assert found['foreshock_evicted_total{group="pumps"}'] == 3
+    assert (found["foreshock_split_sensors_total"], found["foreshock_events_total"]) == (2, 1)

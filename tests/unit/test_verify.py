@@ -130,7 +130,7 @@ def test_nothing_differs_though_the_service_was_killed_and_its_model_swapped(pas
     assert verdict.differences == ()
     assert verdict.published > 30
     assert {alert.kind for alert in raised} >= {Kind.FORECAST, Kind.STUCK, Kind.GAP}
-    assert {alert.model.version for alert in raised} == {alert.model.version for alert in past.broker.alerts}
+    assert {alert.model.version for alert in raised} == {"1", "2"}
     assert all(part.checkpoint and not part.changed and not part.kernel for part in parts)
     assert {alert.kind for alert, _ in verdict.apart} == {Kind.GAP, Kind.INPUT_SILENT}
 
