@@ -65,12 +65,13 @@ class Detector:
                 self._admission.admit(row)
                 if len(self.table.find(name := self.table.names[row] or "")) > 1:
                     out.split.append(name)
-            placed = begin + np.flatnonzero(rows != NOWHERE)
+            (placed,) = (rows != NOWHERE).nonzero()
             out.count("duplicate", len(rows) - len(placed))
-            of = np.concatenate([np.full(begin, NOWHERE), rows]) if begin else rows  # one for each position so far
-            for at in steps(self._walker, self.table.arrays, batch, of, placed, out):
-                told += self._round(Round.of(batch, of[at], at), out)
-            begin += len(rows)
+            if begin:  # one row for each position so far
+                rows, placed = np.concatenate([np.full(begin, NOWHERE), rows]), placed + begin
+            for at in steps(self._walker, self.table.arrays, batch, rows, placed, out):
+                told += self._round(Round.of(batch, rows[at], at), out)
+            begin = len(rows)
         out.alerts = [alert for _, alert in sorted(told, key=lambda item: item[0])]
         return out
 

@@ -95,7 +95,8 @@ class Outcome:
     @classmethod
     def empty(cls, readings: int, targets: int) -> Outcome:
         """Nothing said yet of so many readings."""
-        nothing = np.full((readings, targets), np.nan)
+        nothing = np.empty((readings, targets))
+        nothing.fill(np.nan)
         return cls(np.zeros(readings), np.zeros(readings, np.bool_), nothing, nothing.copy())
 
     def count(self, what: str, how_many: int) -> None:

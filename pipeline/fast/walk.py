@@ -19,7 +19,7 @@ from pipeline.core.readings import BoolArray, FloatArray, IntArray
 from pipeline.core.scaling import LARGEST_RAW, LARGEST_SCALED
 from pipeline.core.table import FEATURES, NEVER, UNFITTED, UNSEEN
 from pipeline.core.tails import BLOCK_ROWS
-from pipeline.fast import episode, lanes, network, tails
+from pipeline.fast import ahead, episode, lanes, network, tails
 from pipeline.fast.compile import compiled, kept
 from pipeline.fast.state import (
     ASTRAY,
@@ -59,6 +59,7 @@ from pipeline.fast.state import (
     table_at,
 )  # fmt: skip
 
+AHEAD = 4  # readings: how long memory is given
 ZERO, ONE = np.float32(0), np.float32(1)
 LEAST_STEPPED, WIDEST = np.float32(1e-9), float(LARGEST_SCALED)
 
@@ -70,9 +71,18 @@ def pace(
     rest: npt.NDArray[np.intp],
 ) -> tuple[int, int, int]:  # fmt: skip
     """As `walk`, which is compiled last: what it calls has to be there."""
-    firsts, others = 0, 0
-    for at in todo:
+    firsts, others, n = 0, 0, len(todo)
+    for i in range(min(n, 2 * AHEAD)):
+        ahead.counts(table, batch.rows[todo[i]])
+    for i in range(min(n, AHEAD)):
+        ahead.rest(table, batch.rows[todo[i]])
+    for i in range(n):
+        at = todo[i]
         row = batch.rows[at]
+        if i + 2 * AHEAD < n:
+            ahead.counts(table, batch.rows[todo[i + 2 * AHEAD]])
+        if i + AHEAD < n:
+            ahead.rest(table, batch.rows[todo[i + AHEAD]])
         if waiting[row]:
             rest[others] = at
             others += 1

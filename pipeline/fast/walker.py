@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class Walk:
         )
         self._kept = net, scoring, scratch(model)
         self._net, self._scoring, self._scratch = (addresses(*arrays) for arrays in self._kept)
-        self._arrays: tuple[npt.NDArray[Any], ...] = (np.empty(0),)
+        self._columns: tuple[npt.NDArray[Any], ...] = (np.empty(0),)
         self._threshold, self._max_future = float(threshold), int(max_future)
 
     def walk(self, arrays: Columns, batch: ReadingBatch, rows: Rows, todo: Rows, out: Outcome) -> tuple[Rows, Rows]:
@@ -70,10 +70,9 @@ class Walk:
 
         First those of which a round takes one for each sensor, then those that wait for them.
         """
-        now = COLUMNS(arrays)
-        if not all(map(is_, now, self._arrays)):  # the table has grown: these lie elsewhere
-            self._arrays, self._table = now, addresses(*now)
-            self._waiting = np.zeros(len(arrays.clock), np.bool_)
+        if arrays.clock is not self._columns[0]:  # the table has grown: its arrays, all of them, lie elsewhere
+            self._columns = COLUMNS(arrays)
+            self._table, self._waiting = addresses(*self._columns), np.zeros(len(arrays.clock), np.bool_)
         left = np.empty((2, len(todo)), np.intp)
         taken, firsts, others = walk(
             self._table, self._net, self._scoring, self._scratch, self._threshold, self._max_future,
