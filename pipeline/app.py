@@ -46,7 +46,10 @@ class App:
         self.settings = settings
         self.status, self.telemetry = Status(), Telemetry()
         self.web = Web(application(self.status, self.telemetry.registry), settings.http)
+        began = time.perf_counter()
         self._serving = serving(settings, models)
+        if settings.kernel != "numpy":
+            _tell_of_kernel(settings.kernel, time.perf_counter() - began)
         self._groups = self._serving.groups()
         self._stopping = threading.Event()
         self._watchdog = threading.Timer(DRAIN_SECONDS, _cut_off)
@@ -161,7 +164,7 @@ class App:
 
 
 def build(settings: Settings) -> App:
-    """Load and check everything that needs no broker; BundleError, DataError and WebError say what is wrong."""
+    """Load and check everything that needs no broker; Bundle-, Data-, Kernel- and WebError say what is wrong."""
     configure_logging(settings.logging)
     return App(settings, bundle.load_all(settings.model.dir))
 
@@ -184,6 +187,14 @@ def kernel(settings: Settings) -> str:
     blas = [found for found in threadpool_info() if found["user_api"] == "blas"]
     names = sorted({f"{b['internal_api']} {b['version']} {b.get('architecture', '')}".strip() for b in blas})
     return ", ".join(filter(None, [f"numpy {np.__version__}", *names, fast.recorded(settings.kernel)]))
+
+
+def _tell_of_kernel(kernel: fast.Kernel, seconds: float) -> None:
+    kept = fast.kept_in(kernel)
+    log.info("kernel ready", kernel=fast.recorded(kernel), seconds=round(seconds, 1), kept=kept)
+    if not kept:
+        effect, remedy = "every start compiles anew", "set NUMBA_CACHE_DIR to a folder that only this user may write to"
+        log.warning("kernel not kept", effect=effect, remedy=remedy)
 
 
 def _cut_off() -> None:

@@ -295,8 +295,8 @@ class Settings(BaseSettings):
     )
     kernel: Literal["numpy", "numba"] = Field(
         default="numpy",
-        description="What computes the scores; both raise the same alerts. `numba` needs the extra `fast`, pays for "
-        "thin batches and catch-up, and compiles for a quarter of a minute when it starts for the first time.",
+        description="What computes the scores; both raise the same alerts. `numba` needs the extra `fast`, pays most "
+        "for thin batches and catch-up, and compiles for half a minute before it serves for the first time.",
     )
     kafka: KafkaSettings
     model: ModelSettings = ModelSettings()

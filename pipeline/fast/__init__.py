@@ -1,4 +1,4 @@
-"""The optional compiled form of a round, for thin batches and catch-up: the extra `fast`."""
+"""The optional compiled form of the detector's step, for thin batches and catch-up: the extra `fast`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ class KernelError(ValueError):
 
 
 def walkers(kernel: Kernel) -> Walkers | None:
-    """What takes in ordinary readings: None for numpy, which needs nothing else. Loading the other takes a second.
+    """What takes in ordinary readings: None for numpy, which needs nothing else.
 
-    KernelError where it is not installed.
+    The other is loaded, and compiled where its machine code is not kept, before this returns. KernelError where it is
+    not installed, or does not load.
     """
     if kernel == "numpy":
         return None
     if importlib.util.find_spec("numba") is None:
         raise KernelError('kernel: numba is not installed; `pip install "foreshock[fast]"`, or set kernel to "numpy"')
-    from pipeline.fast.walker import walker
+    try:
+        from pipeline.fast.walker import walker
+    except Exception as why:  # whatever a compiler raises: there is no kernel
+        raise KernelError(
+            f"kernel: numba is installed but does not load here ({type(why).__name__}: {why}); "
+            'reinstall it by `pip install --force-reinstall "foreshock[fast]"`, or set kernel to "numpy"'
+        ) from why
 
     return walker
 
@@ -35,3 +42,12 @@ def recorded(kernel: Kernel) -> str:
     from pipeline.fast.compile import described
 
     return described()
+
+
+def kept_in(kernel: Kernel) -> str:
+    """Where machine code is kept from one start to the next; "" where it is not, or there is none."""
+    if kernel == "numpy":
+        return ""
+    from pipeline.fast.compile import folder
+
+    return str(folder() or "")

@@ -30,30 +30,35 @@ def entered(function: Function) -> Function:
 
 
 def kept(*signature: object) -> Callable[[Function], Function]:
-    """As `entered`, for arguments of these types, and now; its machine code with all that it calls is kept in a folder.
+    """As `entered`, for arguments of these types, and now: no reading ever waits for it.
 
-    The library would only notice a change of this function's own file, so the folder is named by all of ours.
+    Its machine code with all that it calls is kept in `folder()`, where there is one. The library would only notice a
+    change of this function's own file, so what is kept is named by all of ours.
     """
 
     def compile_now(function: Function) -> Function:
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = str(folder() / _digest())
+        before, place = numba.config.CACHE_DIR, folder()
+        numba.config.CACHE_DIR = "" if place is None else str(place / _digest())
         try:
-            return cast("Function", numba.njit(signature, error_model="numpy", cache=True)(function))
+            return cast("Function", numba.njit(signature, error_model="numpy", cache=place is not None)(function))
         finally:
             numba.config.CACHE_DIR = before
 
     return compile_now
 
 
-def folder() -> Path:
-    """NUMBA_CACHE_DIR, or the user's cache; where that cannot be written to, the library has places of its own.
+def folder() -> Path | None:
+    """NUMBA_CACHE_DIR, or else the user's cache; None where this user may not write to it.
 
     What lies there is run: nobody else may write to it.
     """
-    if numba.config.CACHE_DIR:
-        return Path(numba.config.CACHE_DIR)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foreshock"
+    user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        place = Path(numba.config.CACHE_DIR or Path(user, "foreshock")).expanduser()
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a file system that is read-only, a user without a home
+        return None
+    return place if os.access(place, os.W_OK) else None
 
 
 def described() -> str:
