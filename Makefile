@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup demo test check faults chaos bench ablation budget kafka configuration lock clean
+.PHONY: help setup demo test check faults chaos soak bench ablation budget kafka configuration lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,9 @@ faults: setup ## inject every fault and write docs/faults.md (ARGS=--long: outag
 
 chaos: setup ## kill the members of a service all the time, on real Apache Kafka (ARGS="--json FILE --without-checkpoints")
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+soak: setup ## does its memory stay what it is? (ARGS="--minutes 10 --rate 1000")
+	$(BIN)/python -m tests.soak $(ARGS)
 
 bench: setup ## measure (ARGS="--json FILE")
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -21,7 +21,7 @@ from training.dataset import History
 from training.rehearsal import Stretch, rehearse, usual_episode
 from training.unseen import group_prior
 
-FEW_COUNTS = 500  # readings; the last 200 of them have not entered the tails yet
+FEW_COUNTS = 1500  # readings: half of what the tails ever count
 FEWEST_HELD_OUT = 300  # readings; with fewer, calibration also counts what the network was fitted on
 
 
@@ -102,8 +102,9 @@ def _set_episodes(arrays: Columns, blocks: Array) -> None:
     """What is usual for each sensor by its own training (sensors, B), shrunk to what is usual in the group."""
     if arrays.lane.shape[1] > 1:
         blocks = _well_judged(blocks)
-    group = np.tile(np.array([*usual_episode(blocks), episodes.GROUP_BLOCKS], np.float32), (len(blocks), 1))
-    usual, excess = episodes.calibrated(blocks, group)
+    quantile = episodes.winsored(arrays.lane.shape[1])
+    group = np.tile(np.array([*usual_episode(blocks, quantile), episodes.GROUP_BLOCKS], np.float32), (len(blocks), 1))
+    usual, excess = episodes.calibrated(blocks, group, quantile)
     own = np.minimum(np.isfinite(blocks).sum(axis=1), episodes.MOST_OWN_BLOCKS)
     level = np.stack([usual, excess, usual, excess, episodes.GROUP_BLOCKS + own], axis=1)
     arrays.level[:, : Level.OWN_BLOCKS + 1] = level

@@ -54,7 +54,7 @@ def rehearse(
     return Rehearsed(arrays, padded.reshape(len(maxima), longest))
 
 
-def usual_episode(blocks: Array, anywhere: float = 50.0) -> tuple[float, float]:
+def usual_episode(blocks: Array, quantile: float, anywhere: float = 50.0) -> tuple[float, float]:
     """Median and mean excess that are usual in a group: medians over its sensors with FEWEST_BLOCKS (n, B) maxima.
 
     Shrunk to what is usual anywhere, by that many blocks: a few short histories do not tell.
@@ -63,7 +63,7 @@ def usual_episode(blocks: Array, anywhere: float = 50.0) -> tuple[float, float]:
     enough = counted >= FEWEST_BLOCKS
     if not enough.any():
         return episodes.USUAL, episodes.EXCESS
-    usual, excess = episodes.calibrated(blocks[enough], np.zeros((int(enough.sum()), 3), np.float32))
+    usual, excess = episodes.calibrated(blocks[enough], np.zeros((int(enough.sum()), 3), np.float32), quantile)
     weight = float(counted[enough].sum())
 
     def shrunk(value: float, default: float) -> float:

@@ -82,6 +82,7 @@ class Admission:
             before = {name: arrays[name][row].copy() for name in ("clock", "count", "lane", "tally")}
             known = self.admit(row)
             arrays.clock[row, 2:] = before["clock"][2:]
+            arrays.count[row, Count.ONSETS], arrays.count[row, Count.SPENT_FROM] = 0, before["count"][Count.LEARNED]
             # what this sensor has not sent yet is news, even if the model has been trained on it since
             learn_from = arrays.clock[row, Clock.LEARN_FROM]
             arrays.clock[row, Clock.LEARN_FROM] = min(learn_from, before["clock"][Clock.LAST] + 1)

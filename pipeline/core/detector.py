@@ -236,7 +236,7 @@ class Detector:
         arrays, rows, at = self.table.arrays, taken.rows, taken.at
         on = np.flatnonzero(scored)
         moved = alerting.advance(
-            arrays, rows[on], out.scores[at[on]], taken.times[on], taken.offsets[on], self.threshold
+            arrays, rows[on], out.scores[at[on]], taken.times[on], taken.offsets[on], self.threshold, self.budget
         )
         out.alerting[at] = alerting.open_rows(arrays, rows)
         told: list[tuple[int, Alert]] = []
@@ -279,7 +279,7 @@ class Detector:
         self.threshold = self.rules.budget.threshold(model.interval, fleet)  # the score at which it is spent
         self._engine = Engine(model, *self._experiment)
         self._admission = Admission(model, self.table, self.rules, self._engine)
-        self._reporter = Reporter(model, self.table, self.rules, self.threshold)
+        self._reporter = Reporter(model, self.table, self.rules, self.threshold, self.budget)
         self._walker = None
         if self._walkers is not None:
             self._walker = self._walkers(model, self._engine.weights, self.threshold, self.rules.max_future)

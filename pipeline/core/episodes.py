@@ -21,7 +21,8 @@ MOST_OWN_BLOCKS = 100.0  # of its training that a sensor goes on being judged by
 UNSEEN_BLOCKS = 60.0  # what the group weighs for a sensor that the model was not trained on
 USUAL, EXCESS, LEAST_EXCESS = 1.05, 0.2, 0.05  # of block maxima, where nothing is known of the group
 NO_GROUP = (USUAL, EXCESS, USUAL, EXCESS, GROUP_BLOCKS)  # the learned columns of `Level` without a prior
-WINSORED = 0.85  # quantile of the block maxima: a few incidents, however high, cannot move the mean excess
+# quantile of the block maxima: a few incidents, however high, cannot move the mean excess; many channels have more
+WINSORED, WINSORED_MANY = 0.85, 0.75
 
 
 def score(surprise: Array, usual: Array, excess: Array) -> FloatArray:
@@ -34,22 +35,27 @@ def score(surprise: Array, usual: Array, excess: Array) -> FloatArray:
     return expected
 
 
-def calibrated(blocks: Array, prior: Array) -> tuple[Array, Array]:
+def winsored(targets: int) -> float:
+    """The quantile that maxima above it count as, for sensors of so many channels."""
+    return WINSORED if targets == 1 else WINSORED_MANY
+
+
+def calibrated(blocks: Array, prior: Array, quantile: float) -> tuple[Array, Array]:
     """Median and mean excess (n,) of block maxima (n, B), NaN where absent, shrunk to `prior` (n, 3).
 
-    A prior is a median, a mean excess, and how many blocks they weigh. Maxima above their 85 % quantile count as that
-    quantile; of an exponential's mean excess that leaves 70 %, which is made up for.
+    A prior is a median, a mean excess, and how many blocks they weigh. Maxima above their `quantile` w count as that
+    quantile; of an exponential's mean excess that leaves 1 - 2 (1 - w), which is made up for.
     """
     ordered = np.sort(blocks, axis=1).astype(np.float64)  # NaN last
     rows, places = np.arange(len(blocks)), np.arange(blocks.shape[1])
     present = np.isfinite(ordered).sum(axis=1)
     last = np.maximum(present - 1, 0)
     median = np.where(present > 0, ordered[rows, np.minimum(present // 2, last)], 0)
-    high = np.where(present > 0, ordered[rows, np.minimum((present * WINSORED).astype(np.int64), last)], 0)
+    high = np.where(present > 0, ordered[rows, np.minimum((present * quantile).astype(np.int64), last)], 0)
     upper = (places >= (present // 2)[:, None]) & (places < present[:, None])
     above = np.where(upper, np.minimum(ordered, high[:, None]) - median[:, None], 0)
     # as running sums: a pairwise sum would depend on how many absent blocks stand beside
-    mean = above.cumsum(axis=1)[:, -1] / np.maximum(upper.sum(axis=1), 1) / (1 - 2 * (1 - WINSORED))
+    mean = above.cumsum(axis=1)[:, -1] / np.maximum(upper.sum(axis=1), 1) / (1 - 2 * (1 - quantile))
     weight = present + prior[:, 2].astype(np.float64)
     usual = (present * median + prior[:, 2] * prior[:, 0]) / weight
     excess = (present * mean + prior[:, 2] * prior[:, 1]) / weight
@@ -68,7 +74,7 @@ def learn(arrays: Columns, rows: npt.NDArray[np.intp], surprise: Array) -> None:
     arrays.blocks[ended, block % BLOCKS] = level[ended, Level.BLOCK]
     level[ended, Level.BLOCK] = 0
     prior = level[ended, Level.OWN_USUAL : Level.OWN_BLOCKS + 1]
-    usual, excess = calibrated(entered(arrays.blocks[ended], block + 1), prior)
+    usual, excess = calibrated(entered(arrays.blocks[ended], block + 1), prior, winsored(arrays.lane.shape[1]))
     level[ended, Level.USUAL], level[ended, Level.EXCESS] = usual, excess
 
 

@@ -35,8 +35,8 @@ NOTHING_SEEN = Seen({}, {}, {}, {})
 class Reporter:
     """Reads table rows and writes alerts; changes nothing."""
 
-    def __init__(self, model: Model, table: SensorTable, rules: Rules, threshold: float) -> None:
-        self.model, self.table, self.rules, self.threshold = model, table, rules, threshold
+    def __init__(self, model: Model, table: SensorTable, rules: Rules, threshold: float, budget: float) -> None:
+        self.model, self.table, self.rules, self.threshold, self.budget = model, table, rules, threshold, budget
 
     def seen(self, out: Outcome, at: int, values: FloatArray, voices: Array) -> Seen:
         """The channels that spoke loudest at position `at`, their share of the score, and what was expected of them."""
@@ -68,7 +68,7 @@ class Reporter:
             end=int(clock[Clock.LAST]) if ended else None,
             resolution=Resolution(transition) if ended else None,
             score=score,
-            threshold=self.threshold,
+            threshold=float(self.table.arrays.level[row, Level.ASKED]),
             extrapolated=score > self._highest_known(row),
             expected=seen.expected,
             actual=seen.actual,
@@ -184,7 +184,7 @@ class Reporter:
             "readings": int(count[Count.SEEN]),
             "last_time_us": int(clock[Clock.LAST]),
             "score": float(level[Level.SCORE]),
-            "threshold": self.threshold,
+            "threshold": float(alerting.asked(arrays.count[[row]], self.threshold, self.budget)[0]),
             "gap_after_seconds": int(clock[Clock.GAP_LIMIT]) / 1e6,
             "alert_open": int(count[Count.STATE]) == alerting.OPEN,
             "channels": targets,

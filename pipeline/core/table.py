@@ -39,6 +39,7 @@ class Count:
     LEARNED, SEEN, SINCE = 2, 3, 4  # readings counted into tails and blocks, read, read since a start or gap
     HOLD, STATE, BELOW, OPEN, REVISION, SEVERITY = 5, 6, 7, 8, 9, 10
     ASTRAY, WRONG_CLOCK = 11, 12  # see `stamps`
+    ONSETS, SPENT_FROM = 13, 14  # alarms, and LEARNED since when they are counted, see `thresholds.raised`
 
 
 UNFITTED, TRAINED, UNSEEN = 0, 1, 2  # no scale yet; the model knows the sensor; scaled by its own first readings
@@ -50,6 +51,7 @@ class Level:
     USUAL, EXCESS = 0, 1  # learned: median and mean excess of the block maxima
     OWN_USUAL, OWN_EXCESS, OWN_BLOCKS = 2, 3, 4  # learned: those of its training, and how many blocks they weigh
     BLOCK, PEAK, SCORE = 5, 6, 7
+    ASKED = 8  # of the score with which the running episode began
 
 
 class Lane:
@@ -72,8 +74,8 @@ class Columns:
     """Every array of the table, one row a sensor; what is used together lies in one array."""
 
     clock: npt.NDArray[np.int64]  # (N, 15) columns of `Clock`
-    count: npt.NDArray[np.int32]  # (N, 13) columns of `Count`
-    level: Array  # (N, 8) columns of `Level`
+    count: npt.NDArray[np.int32]  # (N, 15) columns of `Count`
+    level: Array  # (N, 9) columns of `Level`
     blocks: Array  # (N, BLOCKS) ring of block maxima of the combined surprise, NaN where absent
     scale: npt.NDArray[np.float64]  # (N, channels, 2) location and scale
     lane: Array  # (N, targets, 16) columns of `Lane`
@@ -111,8 +113,8 @@ def layout(model: Model) -> dict[str, Field]:
     state = sum(layer.recurrent.shape[1] for layer in model.network.layers) * (2 if model.network.cell == "lstm" else 1)
     return {
         "clock": Field((15,), np.int64, 0, 2),
-        "count": Field((13,), np.int32, 0, 2),
-        "level": Field((8,), np.float32, 0, 5),
+        "count": Field((15,), np.int32, 0, 2),
+        "level": Field((9,), np.float32, 0, 5),
         "blocks": Field((BLOCKS,), np.float32, np.nan, 0),
         "scale": Field((channels, 2), np.float64, 0, -1),
         "lane": Field((targets, 16), np.float32, 0, 3),

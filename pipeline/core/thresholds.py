@@ -7,10 +7,15 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.core.readings import DAY, SECOND
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.core.readings import DAY, SECOND, FloatArray
 
 PERIODS = {"minute": 60 * SECOND, "hour": 3600 * SECOND, "day": DAY, "week": 7 * DAY, "month": 30 * DAY}
 FORM = re.compile(r"(?P<alarms>\d{1,9}(\.\d{1,9})?)/(?P<per>[a-z]+|\d{1,12})/(?P<scope>sensor|fleet)", re.ASCII)
+TRUSTED = 6.0  # alarms: what the calibration's promise weighs against the alarms that came
+MOST_RAISED = 1.0  # decades
 EXAMPLES = "20/day/fleet, 1/week/sensor or 1/10000/sensor (readings)"
 
 
@@ -51,3 +56,13 @@ class Budget:
     def threshold(self, interval: int, sensors: int) -> float:
         """The score at which that many episodes are expected: -log10 of the budget per reading, at least 1."""
         return max(-math.log10(self.per_reading(interval, sensors)), 1.0)
+
+
+def raised(alarms: npt.NDArray[np.int32], allowed: FloatArray) -> FloatArray:
+    """Decades by which sensors that have alarmed more often than the budget allowed are judged more strictly, (n,).
+
+    The rate at which a score is really reached is estimated as the mean of a Gamma distribution that begins at the
+    calibration's promise (Gelman et al., "Bayesian Data Analysis", 3rd ed., 2013, section 2.6).
+    """
+    overdrawn: FloatArray = np.log10(np.maximum((alarms + TRUSTED) / (allowed + TRUSTED), 1.0))
+    return np.minimum(overdrawn, MOST_RAISED)

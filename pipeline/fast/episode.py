@@ -17,7 +17,7 @@ from pipeline.core.alerting import (
     UPDATE_INTERVAL,
     WARNING,
 )  # fmt: skip
-from pipeline.core.episodes import BLOCK_DELAY, BLOCK_READINGS, LEAST_EXCESS, WINSORED
+from pipeline.core.episodes import BLOCK_DELAY, BLOCK_READINGS, LEAST_EXCESS, WINSORED, WINSORED_MANY
 from pipeline.core.model import Array
 from pipeline.core.readings import FloatArray
 from pipeline.core.table import BLOCKS
@@ -41,7 +41,6 @@ from pipeline.fast.state import (
 
 AT_USUAL, LOG10_E = float(np.log10(2.0 * BLOCK_READINGS)), float(np.log10(np.e))
 GROWN = np.float32(REGROWTH)
-KEPT = 1 - 2 * (1 - WINSORED)  # of an exponential's mean excess
 
 
 @compiled
@@ -52,7 +51,7 @@ def score(surprise: np.float32, level: Array) -> float:
 
 
 @compiled
-def learn(level: Array, blocks: Array, surprise: np.float32, learned: int, ordered: FloatArray) -> None:
+def learn(level: Array, blocks: Array, surprise: np.float32, learned: int, targets: int, ordered: FloatArray) -> None:
     """Take a surprise into the running block; a full one moves the sensor's calibration. `ordered` (BLOCKS,): room."""
     level[BLOCK] = max(level[BLOCK], surprise)
     if (learned + 1) % BLOCK_READINGS != 0:
@@ -69,12 +68,12 @@ def learn(level: Array, blocks: Array, surprise: np.float32, learned: int, order
                 place -= 1
             ordered[place] = blocks[k]
             present += 1
-    median, high, above = 0.0, 0.0, 0.0
+    median, high, above, quantile = 0.0, 0.0, 0.0, WINSORED if targets == 1 else WINSORED_MANY
     if present > 0:
-        median, high = ordered[present // 2], ordered[int(present * WINSORED)]
+        median, high = ordered[present // 2], ordered[int(present * quantile)]
     for k in range(present // 2, present):
         above += min(ordered[k], high) - median
-    mean = above / max(present - present // 2, 1) / KEPT
+    mean = above / max(present - present // 2, 1) / (1 - 2 * (1 - quantile))
     own = level[OWN_BLOCKS]
     weight = present + float(own)
     level[USUAL] = (present * median + float(own * level[OWN_USUAL])) / weight

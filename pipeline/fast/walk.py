@@ -233,7 +233,7 @@ def learn(
         for t in range(targets):
             for f in range(FEATURES):
                 table.pending[row, t, block, f, scratch.where[f, t]] += np.uint8(1)
-        episode.learn(table.level[row], table.blocks[row], surprise, learned, scratch.blocks)
+        episode.learn(table.level[row], table.blocks[row], surprise, learned, targets, scratch.blocks)
         count[LEARNED] += 1
     forecast(table, net, row, seen, scratch)
     measure(table, batch, net, row, at)

@@ -17,7 +17,7 @@ from pipeline.settings import load
 from pipeline.testing import play
 from tests.brokers import Broker
 from tests.faults import Said
-from tests.integration.conftest import PARTITIONS, NewService
+from tests.integration.conftest import OWN, PARTITIONS, Cluster, NewService
 from tests.models import stream, waves
 from tests.service import Service, alerts, produce, wait_for
 
@@ -168,3 +168,26 @@ def test_a_scrape_every_100_ms_during_load_disturbs_nothing(
     same = assert_undisturbed(service, batch)
     median, slowest = sorted(took)[len(took) // 2], max(took)
     seen(f"{len(took)} scrapes, median {median * 1e3:.0f} ms, slowest {slowest * 1e3:.0f} ms; {same} alerts same")
+
+
+@pytest.mark.fault(
+    "one of three brokers is killed, every topic in three copies",
+    expected="the process lives, is ready again by itself; nothing lost, nothing twice",
+)
+def test_one_of_three_brokers_that_is_killed_loses_nothing(cluster: Cluster, services: NewService, seen: Said) -> None:
+    service = services(cluster.bootstrap, OWN, settings=EAGER)
+    batch = stream(waves(9, 600), partitions=PARTITIONS)
+    service.start()
+    service.wait_until_ready()
+    with producing(cluster.bootstrap, OWN["readings"], batch, 8) as ends:
+        time.sleep(3)
+        with KafkaAdminClient(bootstrap_servers=cluster.bootstrap) as admin:
+            (told,) = admin.describe_topics([OWN["alerts"]])
+        cluster.nodes[told["partitions"][0]["leader_id"]].kill()  # which takes the alerts
+    began = time.monotonic()
+    service.wait_until_committed(ends)
+    took = time.monotonic() - began
+    assert service.process is not None
+    assert service.process.poll() is None
+    same = assert_undisturbed(service, batch)
+    seen(f"the leader of the alerts killed; all committed {took:.1f} s after the last reading; {same} alerts same")

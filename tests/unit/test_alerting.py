@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from pipeline.core import alerting
 from pipeline.core.readings import SECOND
-from pipeline.core.table import Clock, Columns, Count, SensorTable, layout
+from pipeline.core.table import Clock, Columns, Count, Level, SensorTable, layout
 from tests import models
 
-THRESHOLD = 4.0
+THRESHOLD, BUDGET = 4.0, 1e-4
 HIGH, CRITICAL, BETWEEN, LOW = 4.5, 6.5, 3.5, 1.0
 ROW = np.array([0], np.intp)
 Told = list[tuple[int, str]]
@@ -35,7 +35,13 @@ def follow(
     arrays, told = arrays or sensor(), []
     for reading, score in enumerate(scores):
         moved = alerting.advance(
-            arrays, ROW, np.array([score]), np.array([reading * seconds * SECOND]), np.array([reading]), threshold
+            arrays,
+            ROW,
+            np.array([score]),
+            np.array([reading * seconds * SECOND]),
+            np.array([reading]),
+            threshold,
+            BUDGET,
         )
         told += [(reading, name) for name, positions in moved._asdict().items() if len(positions)]
     return told
@@ -135,7 +141,7 @@ def test_episodes_of_sensors_do_not_touch_each_other() -> None:
     together: list[Told] = [[], [], []]
     for reading, column in enumerate(scores.T):
         times, offsets = np.full(3, reading * 60 * SECOND), np.full(3, reading)
-        moved = alerting.advance(arrays, rows, column, times, offsets, THRESHOLD)
+        moved = alerting.advance(arrays, rows, column, times, offsets, THRESHOLD, BUDGET)
         for name, positions in moved._asdict().items():
             for position in positions:
                 together[position].append((reading, name))
@@ -159,3 +165,44 @@ def test_any_scores_make_episodes_that_open_once_end_once_and_keep_their_distanc
     assert all(now in after[before] for before, now in pairwise(["", *names]))
     onsets = [reading for reading, name in told if name == "opened"]
     assert all(b - a >= alerting.REFRACTORY_READINGS for a, b in pairwise(onsets))
+
+
+# -- the account of a sensor's alarms
+
+
+def onsets(readings: int, every: int, arrays: Columns, budget: float) -> list[float]:
+    """What was asked of each alert, where a score of HIGH comes every so many readings."""
+    asked = []
+    for reading in range(readings):
+        score = HIGH if reading % every == 0 else LOW
+        times, offsets = np.array([reading * 60 * SECOND]), np.array([reading])
+        moved = alerting.advance(arrays, ROW, np.array([score]), times, offsets, THRESHOLD, budget)
+        arrays.count[0, Count.LEARNED] += 1
+        if len(moved.opened):
+            asked.append(float(arrays.level[0, Level.ASKED]))
+    return asked
+
+
+def test_who_alarms_as_often_as_is_allowed_is_asked_for_no_more() -> None:
+    assert set(onsets(8_000, 200, sensor(), 1 / 200)) == {THRESHOLD}
+
+
+def test_who_alarms_ten_times_as_often_is_asked_for_more_and_more_and_falls_silent() -> None:
+    asked = onsets(8_000, 200, sensor(), 1 / 2_000)
+    assert asked[:10] == sorted(set(asked[:10]))
+    assert asked[0] == THRESHOLD
+    assert HIGH - 0.1 < asked[-1] <= HIGH
+    assert len(asked) < 30
+
+
+def test_what_is_asked_never_rises_by_more_than_a_decade() -> None:
+    arrays = sensor()
+    arrays.count[0, Count.ONSETS] = 10_000
+    assert alerting.asked(arrays.count, THRESHOLD, BUDGET) == [THRESHOLD + 1]
+
+
+def test_an_old_account_counts_half() -> None:
+    arrays = sensor()
+    arrays.count[0, [Count.ONSETS, Count.LEARNED]] = 99, 50_000
+    onsets(1, 1, arrays, 1e-3)
+    assert arrays.count[0, [Count.ONSETS, Count.SPENT_FROM]].tolist() == [50, 25_000]

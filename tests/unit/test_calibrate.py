@@ -118,8 +118,8 @@ def test_a_sensor_s_own_blocks_are_shrunk_to_its_group_s() -> None:
     untold["tally"][..., Tally.SEEN] = 0
     first = replace(model, sensors=replace(model.sensors, arrays=untold), prior={})
     blocks = rehearse(first, [s.stretch for s in sensors]).blocks
-    group = np.array([[*usual_episode(blocks), episodes.GROUP_BLOCKS]] * 3, np.float32)
-    usual, excess = episodes.calibrated(blocks, group)
+    group = np.array([[*usual_episode(blocks, episodes.WINSORED), episodes.GROUP_BLOCKS]] * 3, np.float32)
+    usual, excess = episodes.calibrated(blocks, group, episodes.WINSORED)
     level = model.sensors.arrays["level"]
     assert level[:, Level.USUAL].tolist() == pytest.approx(usual.tolist(), rel=1e-6)
     assert level[:, Level.EXCESS].tolist() == pytest.approx(excess.tolist(), rel=1e-6)
@@ -132,10 +132,10 @@ def test_the_blocks_of_a_long_history_weigh_no_more_than_so_many(monkeypatch: py
 
 
 def test_of_many_channels_blocks_that_few_counts_judged_do_not_say_what_is_usual() -> None:
-    histories = [sensor("a", calm(1700, 0, 2), 100), sensor("b", calm(700, 1, 2), 100)]
+    histories = [sensor("a", calm(3200, 0, 2), 100), sensor("b", calm(700, 1, 2), 100)]
     model, _ = calibrate(models.model(channels=2), histories)
     own = model.sensors.arrays["level"][:, Level.OWN_BLOCKS] - episodes.GROUP_BLOCKS
-    assert own.tolist() == [32 - 10, 12 - 6], "the first 500 readings are left out, or the first half"
+    assert own.tolist() == [62 - 30, 12 - 6], "the first 1500 readings are left out, or the first half"
 
 
 def test_the_service_neither_learns_nor_alerts_on_history_and_goes_on_where_it_ended() -> None:

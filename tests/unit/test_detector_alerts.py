@@ -37,7 +37,9 @@ def test_a_jump_raises_an_alert_that_explains_itself() -> None:
     )
     assert alert.alert_id == alert_id("s", Kind.FORECAST, "", at(CALM + 4))
     assert (alert.start, alert.last, alert.end, alert.revision) == (at(CALM + 4), at(CALM + 4), None, 1)
-    assert alert.score == outcome.scores[4] >= alert.threshold == 3.0
+    assert alert.score is not None
+    assert alert.threshold is not None
+    assert alert.score == outcome.scores[4] >= alert.threshold >= 3.0
     assert alert.actual == {"c0": values[4, 0]}
     low, high = alert.band["c0"]
     assert low < alert.expected["c0"] == outcome.expected[4, 0] < high < alert.actual["c0"]
@@ -181,7 +183,7 @@ def test_a_score_beyond_one_episode_in_all_that_was_seen_is_marked_as_extrapolat
     table = SensorTable(layout(models.model()))
     [row], _ = table.locate(["s"], np.zeros(1, np.int64))
     table.arrays.blocks[row, :blocks] = 1.0  # of fifty readings each
-    reporter = Reporter(models.model(), table, RULES, 2.0)
+    reporter = Reporter(models.model(), table, RULES, 2.0, 1e-2)
     assert reporter.forecast(int(row), "opened", score).extrapolated is extrapolated
 
 

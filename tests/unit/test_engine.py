@@ -137,7 +137,7 @@ def test_a_block_is_the_largest_surprise_of_fifty_readings_and_counts_four_block
             ring = np.full((1, BLOCKS), np.nan, np.float32)
             for block in range(max(full - BLOCKS, 0), full - episodes.BLOCK_DELAY):
                 ring[0, block % BLOCKS] = largest[block]
-            usual, excess = episodes.calibrated(ring, prior)
+            usual, excess = episodes.calibrated(ring, prior, episodes.WINSORED)
             assert arrays.level[0, [Level.USUAL, Level.EXCESS]].tolist() == [usual[0], excess[0]]
             assert arrays.blocks[0, (full - 1) % BLOCKS] == largest[full - 1]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.core import episodes
+from pipeline.core.episodes import WINSORED, WINSORED_MANY
 from pipeline.core.model import Array
 from pipeline.core.table import BLOCKS, Count, Level
 from tests.lanes import blank
@@ -24,7 +25,7 @@ def row(*values: float, width: int = BLOCKS) -> Array:
 
 
 def calibrated(*values: float, prior: Array = PRIOR) -> tuple[float, float]:
-    usual, excess = episodes.calibrated(row(*values), prior)
+    usual, excess = episodes.calibrated(row(*values), prior, WINSORED)
     return float(usual[0]), float(excess[0])
 
 
@@ -40,7 +41,7 @@ def test_the_usual_largest_surprise_is_expected_once_in_two_blocks_and_each_exce
 def test_a_score_is_kept_as_often_as_it_says() -> None:
     """Of block maxima that exceed their median as an exponential, one in 20 blocks, 1,000 readings, scores 3."""
     maxima = 1.0 + np.random.default_rng(0).exponential(0.3, 40_000).astype(np.float32)
-    usual, excess = episodes.calibrated(maxima[None], NO_PRIOR)
+    usual, excess = episodes.calibrated(maxima[None], NO_PRIOR, WINSORED)
     above = np.random.default_rng(1).exponential(0.3, 40_000).astype(np.float32) + 1
     high = episodes.score(above, usual, excess) >= 3.0
     assert high.mean() * 1000 / episodes.BLOCK_READINGS == pytest.approx(1.0, rel=0.1)
@@ -49,10 +50,11 @@ def test_a_score_is_kept_as_often_as_it_says() -> None:
 # -- calibration
 
 
+@pytest.mark.parametrize("quantile", [WINSORED, WINSORED_MANY])
 @pytest.mark.parametrize("excess", [0.1, 0.3, 2.0])
-def test_the_mean_excess_of_an_exponential_is_recovered_in_spite_of_the_winsor(excess: float) -> None:
+def test_the_mean_excess_of_an_exponential_is_recovered_in_spite_of_the_winsor(excess: float, quantile: float) -> None:
     maxima = 1.0 + np.random.default_rng(0).exponential(excess, 20_000).astype(np.float32)
-    usual, found = episodes.calibrated(maxima[None], NO_PRIOR)
+    usual, found = episodes.calibrated(maxima[None], NO_PRIOR, quantile)
     assert usual[0] == pytest.approx(1.0 + excess * np.log(2), rel=0.02)
     assert found[0] == pytest.approx(excess, rel=0.03)
 
@@ -76,7 +78,7 @@ def test_a_sensor_without_blocks_is_like_its_prior() -> None:
 @pytest.mark.parametrize("weight", [20.0, 60.0, 120.0])
 def test_as_many_blocks_as_the_prior_weighs_move_it_half_way(weight: float) -> None:
     prior = np.array([[1.0, 0.2, weight]], np.float32)
-    usual, excess = episodes.calibrated(np.full((1, int(weight)), 2.0, np.float32), prior)
+    usual, excess = episodes.calibrated(np.full((1, int(weight)), 2.0, np.float32), prior, WINSORED)
     assert usual[0] == pytest.approx((2.0 + 1.0) / 2)
     assert excess[0] == pytest.approx((0.0 + 0.2) / 2)
 
@@ -89,11 +91,11 @@ def test_where_absent_blocks_stand_and_how_many_changes_no_bit() -> None:
     rng = np.random.default_rng(0)
     for count in (1, 2, 7, 20, 50, 301):
         values = rng.exponential(0.3, count).astype(np.float32)
-        alone = episodes.calibrated(values[None], PRIOR)
+        alone = episodes.calibrated(values[None], PRIOR, WINSORED)
         for width in (count + 1, max(count, BLOCKS), 1000):
             spread = np.full((1, width), NAN, np.float32)
             spread[0, np.sort(rng.permutation(width)[:count])] = values
-            assert episodes.calibrated(spread, PRIOR) == alone
+            assert episodes.calibrated(spread, PRIOR, WINSORED) == alone
 
 
 def test_sensors_do_not_touch_each_other() -> None:
@@ -101,8 +103,8 @@ def test_sensors_do_not_touch_each_other() -> None:
     rows = rng.exponential(0.3, (9, BLOCKS)).astype(np.float32)
     rows[np.arange(BLOCKS) > rng.integers(0, BLOCKS, (9, 1))] = NAN
     prior = np.stack([rng.uniform(0, 2, 9), rng.uniform(0.1, 1, 9), rng.uniform(1, 100, 9)], 1).astype(np.float32)
-    together = np.array(episodes.calibrated(rows, prior))
-    alone = [np.array(episodes.calibrated(rows[i : i + 1], prior[i : i + 1]))[:, 0] for i in range(9)]
+    together = np.array(episodes.calibrated(rows, prior, WINSORED))
+    alone = [np.array(episodes.calibrated(rows[i : i + 1], prior[i : i + 1], WINSORED))[:, 0] for i in range(9)]
     np.testing.assert_array_equal(together.T, alone)
 
 
@@ -132,7 +134,7 @@ def test_a_block_is_the_largest_of_fifty_and_moves_its_sensor_s_calibration_200_
     np.testing.assert_array_equal(arrays.blocks[0, :6], surprise.reshape(6, 50).max(axis=1))
     assert np.isnan(arrays.blocks[0, 6:]).all()
     prior = arrays.level[:, Level.OWN_USUAL : Level.OWN_BLOCKS + 1]
-    expected = episodes.calibrated(row(*arrays.blocks[0, :2]), prior)
+    expected = episodes.calibrated(row(*arrays.blocks[0, :2]), prior, WINSORED)
     assert now == [expected[0][0], expected[1][0]]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.core import episodes, scoring
 from pipeline.core.detector import Detector
-from pipeline.core.episodes import BLOCK_READINGS, EXCESS, USUAL
+from pipeline.core.episodes import BLOCK_READINGS, EXCESS, USUAL, WINSORED
 from pipeline.core.model import Array, Model
 from pipeline.core.table import BLOCKS, TRAINED, Clock, Count
 from tests import models
@@ -136,26 +136,26 @@ def group(*sensors: Array) -> Array:
 
 def test_a_group_of_short_histories_is_like_any_other() -> None:
     short = [np.full(FEWEST_BLOCKS - 1, 9.0, np.float32)] * 40
-    assert usual_episode(group(*short)) == (USUAL, EXCESS)
-    assert usual_episode(np.zeros((3, 0), np.float32)) == (USUAL, EXCESS)
+    assert usual_episode(group(*short), WINSORED) == (USUAL, EXCESS)
+    assert usual_episode(np.zeros((3, 0), np.float32), WINSORED) == (USUAL, EXCESS)
 
 
 def test_what_is_usual_is_that_of_the_middle_sensor_so_that_a_wild_one_does_not_move_it() -> None:
     calm = [maxima(2000, 2.0, seed) for seed in range(5)]
-    usual, excess = usual_episode(group(*calm))
+    usual, excess = usual_episode(group(*calm), WINSORED)
     assert (usual, excess) == pytest.approx((2.0, 0.3), rel=0.06)
-    assert usual_episode(group(*calm, maxima(2000, 500.0) * 9)) == pytest.approx((usual, excess), rel=0.03)
+    assert usual_episode(group(*calm, maxima(2000, 500.0) * 9), WINSORED) == pytest.approx((usual, excess), rel=0.03)
 
 
 @pytest.mark.parametrize("blocks", [5, 50, 500])
 def test_fifty_blocks_of_the_group_weigh_as_much_as_what_is_usual_anywhere(blocks: int) -> None:
     level = np.full(blocks, 3.0, np.float32)
-    usual, excess = usual_episode(level[None])
+    usual, excess = usual_episode(level[None], WINSORED)
     share = blocks / (blocks + 50)
     assert usual == pytest.approx(share * 3.0 + (1 - share) * USUAL)
     assert excess == pytest.approx(share * episodes.LEAST_EXCESS + (1 - share) * EXCESS)
 
 
 def test_a_group_may_be_taken_as_it_is() -> None:
-    usual, excess = usual_episode(np.full((1, 5), 3.0, np.float32), anywhere=0.0)
+    usual, excess = usual_episode(np.full((1, 5), 3.0, np.float32), WINSORED, anywhere=0.0)
     assert (usual, excess) == pytest.approx((3.0, episodes.LEAST_EXCESS))
