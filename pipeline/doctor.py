@@ -138,7 +138,7 @@ def _models(settings: Settings) -> tuple[list[Check], int]:
         return [Check("models", False, str(error), remedy)], 0
     found, state_bytes = [], 0
     for name, model in models.items():
-        known, size = len(model.sensors.names), row_bytes(model)
+        known, size = len(model.sensors.names), row_bytes(model, settings.detection.reorder)
         state_bytes += known * size
         detail = f"version {model.ref.version}, {known} sensors known, {size} bytes of state a sensor"
         found.append(Check(f"model {name}", True, detail))
@@ -155,7 +155,7 @@ def _room(settings: Settings, sensors: int, there: int) -> Iterator[Check]:
     except bundle.BundleError:
         return  # said before
     for name, model in models.items():
-        each = row_bytes(model) + NAME_BYTES
+        each = row_bytes(model, settings.detection.reorder) + NAME_BYTES
         wanted = PROCESS_BYTES + round(WORKING_SHARE * sensors * each)
         detail = (
             f"{sensors} sensors of {each} bytes each: {wanted / 2**30:.2g} GiB with what a checkpoint and growth take, "

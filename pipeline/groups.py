@@ -26,6 +26,7 @@ from pipeline.routing import Router
 
 log = structlog.get_logger(__name__)
 
+MENDED = ("imputed", "reordered")  # counts of what was put right on the way in
 PIECE_READINGS = 16_384  # of one step: what a message in a batch becomes is bounded by more than the poll
 IGNORED = ("late", "duplicate", "unusable")  # counts of readings that were good, and yet were not scored
 
@@ -53,6 +54,7 @@ class Stepped:
     scored: list[Scored] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)  # of each detector's step
     ignored: dict[str, int] = field(default_factory=dict)  # reason -> readings
+    mended: dict[str, int] = field(default_factory=dict)  # how -> readings
     evicted: dict[str, int] = field(default_factory=dict)  # group -> sensors that made room
     split: list[str] = field(default_factory=list)  # sensors that came new and are in another partition as well
     events: int = 0  # an operator's, applied
@@ -202,9 +204,10 @@ class Groups:
         stepped.scored.append(Scored(detector.model, in_messages, outcome))
         stepped.refused += [r._replace(offset=offset_of(r.offset)) for r in outcome.rejected]
         stepped.raised += self._raised(batch, outcome)
-        for reason in IGNORED:
-            if how_many := outcome.counts.get(reason):
-                stepped.ignored[reason] = stepped.ignored.get(reason, 0) + how_many
+        for names, counts in ((IGNORED, stepped.ignored), (MENDED, stepped.mended)):
+            for name in names:
+                if how_many := outcome.counts.get(name):
+                    counts[name] = counts.get(name, 0) + how_many
         if evicted := outcome.counts.get("evicted"):
             stepped.evicted[detector.model.group] = stepped.evicted.get(detector.model.group, 0) + evicted
         stepped.split += outcome.split

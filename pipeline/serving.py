@@ -58,6 +58,8 @@ def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
             fleet=fleet,
             budget=Budget.parse(detection.budget),
             max_future=round(detection.max_future_seconds * SECOND),
+            reorder=detection.reorder,
+            bridge=detection.bridge,
             bounds=bounds(sensors, model.channels),
             most_sensors=detection.max_sensors_per_partition,
         )

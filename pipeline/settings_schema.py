@@ -222,6 +222,21 @@ class DetectionSettings(_Section):
     catchup_after_seconds: PositiveFloat = Field(
         default=300.0, description="Alerts on readings older than this carry `mode: catchup`."
     )
+    reorder: int = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="Readings that may overtake one of their sensor and still find it put back in order: each waits "
+        "for so many later ones, and so does every alert. 0: a reading that was overtaken is only counted. A change "
+        "may drop what waits.",
+    )
+    bridge: int = Field(
+        default=4,
+        ge=0,
+        le=64,
+        description="Missing readings in a row, at most, that the forecast stands in for, where a sensor keeps its "
+        "interval; after more of them its window restarts. 0: readings are taken as they come.",
+    )
     stuck: bool = Field(default=True, description="Whether a value that no longer moves raises an alert.")
     gap: bool = Field(default=True, description="Whether a sensor that falls silent raises an alert.")
     clock: bool = Field(default=True, description="Whether a sensor whose clock is wrong raises an alert.")

@@ -15,9 +15,9 @@ import numpy as np
 from pipeline.codecs import json_faults, limits
 from pipeline.codecs.limits import MAX_BYTES, RefusedError
 from pipeline.core.alerts import Alert
-from pipeline.core.frames import GOOD, NO_SEQ, QUALITIES, ROW_BITS, Codes, Decoded, Frame
+from pipeline.core.frames import GOOD, QUALITIES, ROW_BITS, Codes, Decoded, Frame
 from pipeline.core.names import Names
-from pipeline.core.readings import IntArray, Quality, Reading, Reason, Record, Rejected
+from pipeline.core.readings import NO_SEQ, IntArray, Quality, Reading, Reason, Record, Rejected
 
 MAX_DEAD_BYTES = 64 * 2**10  # of payload, and of key, that a dead letter repeats
 PLAIN = ("value",)  # the channel of a reading that names none

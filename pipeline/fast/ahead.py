@@ -66,6 +66,7 @@ def rest(table: Table, row: int) -> None:
     whole(table.since[row])
     whole(table.known[row])
     whole(table.forecast[row])
+    whole(table.filled[row])
     if table.prototypes.shape[3] > 0:
         whole(table.prototypes[row])
         whole(table.hits[row])

@@ -71,11 +71,11 @@ def look(table: Table, row: int, t: int, x: np.float32, then: np.float32, seen: 
     lane[BIAS] += BIAS_RATE * (one_step - lane[BIAS])
     out[2, t] = abs(lane[BIAS])
     speaks = shown >= SILENT_UNTIL and seen >= MEMORY_DELAY
-    fresh = memory.value_bin(np.arcsinh(then)) if seen >= MEMORY_DELAY else -1
+    fresh = memory.value_bin(np.arcsinh(then)) if scratch.came[t] else -1
     where = memory.value_bin(np.arcsinh(x))
     out[3, t] = memory.distance_to_known(table.known[row, t], where, fresh) if speaks else ZERO
     if scratch.lane.shape[0] == 1:
-        means(lane, x, then, seen)
+        means(lane, x, then, seen, scratch.came[t])
         memory.quantise(scratch.context, x, lane[MEAN : MEAN + 3])
         nearest = memory.nearest_prototype(table.prototypes[row, t], scratch.context, scratch.apart)
         scratch.nearest[0], scratch.nearest[1] = nearest, scratch.apart[nearest]
@@ -88,12 +88,12 @@ def look(table: Table, row: int, t: int, x: np.float32, then: np.float32, seen: 
 
 
 @compiled
-def means(lane: Array, x: np.float32, then: np.float32, seen: int) -> None:
+def means(lane: Array, x: np.float32, then: np.float32, seen: int, came: bool) -> None:
     """The means over 3, 12 and 48 readings, now and as they were MEMORY_DELAY readings ago."""
     for j in range(3):
         rate = max(CONTEXT_RATES[j], np.float32(1 / (seen + 1)))
         lane[MEAN + j] += rate * (x - lane[MEAN + j])
-        if seen >= MEMORY_DELAY:
+        if came:
             rate = max(CONTEXT_RATES[j], np.float32(1 / (seen - MEMORY_DELAY + 1)))
             lane[MEAN_THEN + j] += rate * (then - lane[MEAN_THEN + j])
 
@@ -126,7 +126,7 @@ def keep(table: Table, row: int, t: int, then: np.float32, seen: int, scratch: S
     lane, tally = scratch.lane[t], table.tally[row, t]
     for k in range(len(lane)):
         table.lane[row, t, k] = lane[k]
-    if seen >= MEMORY_DELAY:
+    if scratch.came[t]:
         fresh = memory.value_bin(np.arcsinh(then))
         table.known[row, t, fresh >> 5] |= np.uint32(1) << np.uint32(fresh & 31)
     if scratch.lane.shape[0] == 1:
@@ -134,7 +134,7 @@ def keep(table: Table, row: int, t: int, then: np.float32, seen: int, scratch: S
         table.hits[row, t, scratch.nearest[0]] = now
         bit = np.uint32(1) << np.uint32(seen & 31)
         bits = np.uint32(tally[NOVEL_BITS])
-        if seen >= MEMORY_DELAY and bits & bit != 0:
+        if scratch.came[t] and bits & bit != 0:
             memory.quantise(scratch.context, then, lane[MEAN_THEN : MEAN_THEN + 3])
             memory.remember_context(table.prototypes[row, t], table.hits[row, t], scratch.context, now, scratch.apart)
         bits = bits | bit if scratch.nearest[1] > LEADER_RADIUS else bits & ~bit

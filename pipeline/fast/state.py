@@ -15,21 +15,21 @@ from pipeline.fast.compile import entered
 
 LEARN_FROM, GAP_LIMIT, LAST, OFFSET = Clock.LEARN_FROM, Clock.GAP_LIMIT, Clock.LAST, Clock.OFFSET
 UPDATED, GAP_FROM, SET_BACK = Clock.UPDATED, Clock.GAP_FROM, Clock.SET_BACK
-BELIEVED_OFFSET = Clock.BELIEVED_OFFSET
+BELIEVED_OFFSET, USUAL_STEP, SEQ, SEQ_SEEN = Clock.BELIEVED_OFFSET, Clock.USUAL_STEP, Clock.SEQ, Clock.SEQ_SEEN
 NETWORK, FITTED, LEARNED, SEEN, SINCE = Count.NETWORK, Count.FITTED, Count.LEARNED, Count.SEEN, Count.SINCE
 HOLD, STATE, BELOW, LENGTH, SEVERITY = Count.HOLD, Count.STATE, Count.BELOW, Count.OPEN, Count.SEVERITY
-ASTRAY, WRONG_CLOCK = Count.ASTRAY, Count.WRONG_CLOCK
+ASTRAY, WRONG_CLOCK, FILLED = Count.ASTRAY, Count.WRONG_CLOCK, Count.FILLED
 USUAL, EXCESS, OWN_USUAL, OWN_EXCESS = Level.USUAL, Level.EXCESS, Level.OWN_USUAL, Level.OWN_EXCESS
 OWN_BLOCKS, BLOCK, PEAK, SCORE = Level.OWN_BLOCKS, Level.BLOCK, Level.PEAK, Level.SCORE
 LOG_ERROR, LOW, HIGH, MEAN, MEAN_THEN = Lane.LOG_ERROR, Lane.LOW, Lane.HIGH, Lane.MEAN, Lane.MEAN_THEN
 BIAS, SCALED, OUTSIDE, LASTING = Lane.BIAS, Lane.SCALED, Lane.BEYOND, Lane.LASTING
 STEP, MOVED, STEPPED = Lane.STEP, Lane.MOVED, Lane.STEPPED
 STUCK_LIMIT, SHOWN, RUN, STUCK = Tally.STUCK_LIMIT, Tally.SEEN, Tally.RUN, Tally.STUCK
-NOVEL_BITS, BEYOND, BACK = Tally.NOVEL_BITS, Tally.BEYOND, Tally.BACK
+NOVEL_BITS, BEYOND, BACK, MISSED = Tally.NOVEL_BITS, Tally.BEYOND, Tally.BACK, Tally.MISSED
 
 
 class Table(NamedTuple):
-    """The arrays of `core.table.Columns`, in their order."""
+    """The arrays of `core.table.Columns`, in their order, but for the readings that wait: they are never ordinary."""
 
     clock: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int32]
@@ -48,6 +48,7 @@ class Table(NamedTuple):
     raw: npt.NDArray[np.float64]
     carried: Array
     window: Array
+    filled: npt.NDArray[np.uint32]
     forecast: Array
 
 
@@ -60,6 +61,7 @@ class Batch(NamedTuple):
     usable: BoolArray  # (n,)
     offsets: IntArray  # (n,)
     received: IntArray  # (n,)
+    seqs: IntArray  # (n,), or (0,) where no reading has a number
 
 
 class Said(NamedTuple):
@@ -69,6 +71,7 @@ class Said(NamedTuple):
     alerting: BoolArray  # (n,)
     expected: FloatArray  # (n, targets)
     band: FloatArray  # (n, targets)
+    imputed: IntArray  # (n,)
 
 
 class Net(NamedTuple):
@@ -100,6 +103,7 @@ class Scratch(NamedTuple):
     x: Array  # (channels,)
     before: Array  # (channels,) the reading before
     then: Array  # (targets,) MEMORY_DELAY readings ago
+    came: BoolArray  # (targets,) that was a value of its own
     lane: Array  # (targets, columns of Lane)
     made: BoolArray  # (horizons,) a forecast for now was made, across no gap
     expected: Array  # (targets,) one step ahead
@@ -123,6 +127,7 @@ def scratch(model: Model) -> Scratch:
         x=np.empty(channels, np.float32),
         before=np.empty(channels, np.float32),
         then=np.empty(targets, np.float32),
+        came=np.empty(targets, np.bool_),
         lane=np.empty(fields["lane"].shape, np.float32),
         made=np.empty(horizons, np.bool_),
         expected=np.empty(targets, np.float32),
@@ -160,7 +165,8 @@ def table_at(at: IntArray) -> Table:
         matrix(at[14], np.float64),
         matrix(at[15], np.float32),
         cube(at[16], np.float32),
-        cube(at[17], np.float32),
+        cube(at[17], np.uint32),
+        cube(at[18], np.float32),
     )
 
 
@@ -198,17 +204,18 @@ def scratch_at(at: IntArray) -> Scratch:
         vector(at[0], np.float32),
         vector(at[1], np.float32),
         vector(at[2], np.float32),
-        matrix(at[3], np.float32),
-        vector(at[4], np.bool_),
-        vector(at[5], np.float32),
-        matrix(at[6], np.float32),
+        vector(at[3], np.bool_),
+        matrix(at[4], np.float32),
+        vector(at[5], np.bool_),
+        vector(at[6], np.float32),
         matrix(at[7], np.float32),
-        matrix(at[8], np.int64),
-        vector(at[9], np.int64),
-        vector(at[10], np.uint8),
+        matrix(at[8], np.float32),
+        matrix(at[9], np.int64),
+        vector(at[10], np.int64),
         vector(at[11], np.uint8),
-        vector(at[12], np.float32),
+        vector(at[12], np.uint8),
         vector(at[13], np.float32),
         vector(at[14], np.float32),
-        vector(at[15], np.float64),
+        vector(at[15], np.float32),
+        vector(at[16], np.float64),
     )

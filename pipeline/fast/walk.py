@@ -14,21 +14,16 @@ from numba.core import types
 from pipeline.core.alerting import OPEN
 from pipeline.core.engine import LARGEST_FORECAST, SETTLING, SETTLING_SCORE
 from pipeline.core.novelty import MEMORY_DELAY
-from pipeline.core.quality import BACK_READINGS
-from pipeline.core.readings import BoolArray, FloatArray, IntArray
+from pipeline.core.readings import NO_SEQ, BoolArray, FloatArray, IntArray
 from pipeline.core.scaling import LARGEST_RAW, LARGEST_SCALED
-from pipeline.core.table import FEATURES, NEVER, UNFITTED, UNSEEN
+from pipeline.core.table import FEATURES, MARK_BITS, UNSEEN
 from pipeline.core.tails import BLOCK_ROWS
-from pipeline.fast import ahead, episode, lanes, network, tails
+from pipeline.fast import ahead, episode, lanes, network, ordinary, tails
 from pipeline.fast.compile import compiled, kept
 from pipeline.fast.state import (
-    ASTRAY,
     BACK,
-    BELIEVED_OFFSET,
-    BEYOND,
+    FILLED,
     FITTED,
-    GAP_FROM,
-    GAP_LIMIT,
     LAST,
     LEARN_FROM,
     LEARNED,
@@ -39,14 +34,12 @@ from pipeline.fast.state import (
     RUN,
     SCORE,
     SEEN,
-    SET_BACK,
+    SEQ,
+    SEQ_SEEN,
     SINCE,
     STATE,
     STEP,
     STEPPED,
-    STUCK,
-    STUCK_LIMIT,
-    WRONG_CLOCK,
     Batch,
     Net,
     Said,
@@ -87,7 +80,7 @@ def pace(
             rest[others] = at
             others += 1
         elif not (
-            ordinary(table, batch, row, at, max_future)
+            ordinary.next_in_time(table, batch, row, at, max_future)
             and take_in(table, batch, said, net, scoring, scratch, threshold, row, at)
         ):
             waiting[row] = True
@@ -99,47 +92,6 @@ def pace(
 
 
 @compiled
-def ordinary(table: Table, batch: Batch, row: int, at: int, max_future: int) -> bool:
-    """Whether this form may take the reading in: a whole reading, next in time, of a sensor that is being scored."""
-    clock, count = table.clock[row], table.counts[row]
-    time, received, last = batch.times[at], batch.received[at], clock[LAST]
-    if count[FITTED] == UNFITTED or count[SEEN] == 0 or last == NEVER:
-        return False
-    if count[ASTRAY] != 0 or count[WRONG_CLOCK] != 0 or clock[SET_BACK] != 0 or clock[GAP_FROM] != NEVER:
-        return False
-    if time <= last or time - last > clock[GAP_LIMIT] or (received > 0 and time > received + max_future):
-        return False
-    if not batch.usable[at] or batch.offsets[at] < clock[BELIEVED_OFFSET]:
-        return False
-    for c in range(batch.values.shape[1]):  # noqa: SIM110 - compiled, a generator costs more
-        if not np.isfinite(batch.values[at, c]):
-            return False
-    return True
-
-
-@compiled
-def steady(table: Table, batch: Batch, net: Net, row: int, at: int, news: bool) -> bool:
-    """Whether no stuck value and no crossed limit begins or ends with this reading."""
-    for t in range(len(net.targets)):
-        c = net.targets[t]
-        raw, tally, bounds = batch.values[at, c], table.tally[row, t], table.bounds[row, t]
-        run, limit = tally[RUN], tally[STUCK_LIMIT]
-        same = raw == table.raw[row, c] and run > 0
-        if tally[STUCK] == 1:
-            if not same:
-                return False
-        elif news and limit > 0 and (run + 1 if same else 1) >= limit:
-            return False
-        outside = raw > bounds[1] or raw < bounds[0]
-        if tally[BEYOND] == 0:
-            if outside:
-                return False
-        elif not outside and tally[BACK] + 1 >= BACK_READINGS:
-            return False
-    return True
-
-
-@compiled
 def take_in(
     table: Table, batch: Batch, said: Said, net: Net, scoring: Scoring, scratch: Scratch, threshold: float, row: int,
     at: int,
@@ -147,7 +99,7 @@ def take_in(
     """Score and learn the reading; False, with nothing changed, where an alert would tell of it."""
     time, since = batch.times[at], table.counts[row, SINCE]
     news = time >= table.clock[row, LEARN_FROM]
-    if not steady(table, batch, net, row, at, news):
+    if not ordinary.steady(table, batch, net, row, at, news):
         return False
     read(table, batch, net, row, at, scratch)
     surprise = surprised(table, net, scoring, row, scratch)
@@ -167,7 +119,7 @@ def take_in(
     table.level[row, SCORE] = score
     if watched:
         episode.move(table, row, score, threshold)
-    said.alerting[at] = table.counts[row, STATE] == OPEN
+    said.alerting[at], said.imputed[at] = table.counts[row, STATE] == OPEN, table.counts[row, FILLED]
     return True
 
 
@@ -184,7 +136,10 @@ def read(table: Table, batch: Batch, net: Net, row: int, at: int, scratch: Scrat
         scratch.made[h] = since >= net.horizons[h]
     for t in range(len(net.targets)):
         c = net.targets[t]
-        scratch.then[t] = table.window[row, (seen - MEMORY_DELAY) % window, c]
+        old = (seen - MEMORY_DELAY) % window
+        scratch.then[t] = table.window[row, old, c]
+        filled = table.counts[row, FILLED] > 0 and marked(table.filled[row, t], old)
+        scratch.came[t] = seen >= MEMORY_DELAY and not filled
         for k in range(scratch.lane.shape[1]):
             scratch.lane[t, k] = table.lane[row, t, k]
         for h in range(len(net.horizons)):
@@ -193,6 +148,12 @@ def read(table: Table, batch: Batch, net: Net, row: int, at: int, scratch: Scrat
             scratch.errors[h, t] = scratch.x[c] - forecast
             if h == 0:
                 scratch.expected[t] = forecast
+
+
+@compiled
+def marked(words: npt.NDArray[np.uint32], slot: int) -> bool:
+    """Whether the value at this place of the window never came; `words` (words,)."""
+    return bool((words[slot // MARK_BITS] >> np.uint32(slot % MARK_BITS)) & np.uint32(1) != 0)
 
 
 @compiled
@@ -237,13 +198,28 @@ def learn(
         count[LEARNED] += 1
     forecast(table, net, row, seen, scratch)
     measure(table, batch, net, row, at)
-    for c in range(len(scratch.x)):
-        table.window[row, seen % table.window.shape[1], c] = scratch.x[c]
-        table.raw[row, c] = batch.values[at, c]
+    remember(table, batch, row, at, seen % table.window.shape[1], scratch)
     count[SEEN] += 1
     count[SINCE] += 1
     clock[LAST] = batch.times[at]
     clock[OFFSET] = batch.offsets[at]
+    if len(batch.seqs) > 0 and batch.seqs[at] != NO_SEQ:
+        clock[SEQ_SEEN] = clock[SEQ_SEEN] << (batch.seqs[at] - clock[SEQ]) | 1
+        clock[SEQ] = batch.seqs[at]
+
+
+@compiled
+def remember(table: Table, batch: Batch, row: int, at: int, slot: int, scratch: Scratch) -> None:
+    """Put the values into their place of the window; what never came leaves it there."""
+    for c in range(len(scratch.x)):
+        table.window[row, slot, c] = scratch.x[c]
+        table.raw[row, c] = batch.values[at, c]
+    if table.counts[row, FILLED] == 0:
+        return
+    for t in range(len(table.filled[row])):
+        if marked(table.filled[row, t], slot):
+            table.filled[row, t, slot // MARK_BITS] &= ~(np.uint32(1) << np.uint32(slot % MARK_BITS))
+            table.counts[row, FILLED] -= 1
 
 
 @compiled
@@ -280,14 +256,14 @@ ADDRESSES, TIMES, NUMBERS, FLAGS = INTEGER[:, ::1], INTEGER[::1], NUMBER[:, ::1]
 
 
 @kept(
-    ADDRESSES, ADDRESSES, ADDRESSES, ADDRESSES, NUMBER, INTEGER, TIMES, TIMES, NUMBERS, FLAGS, TIMES, TIMES,
-    NUMBER[::1], FLAGS, NUMBERS, NUMBERS, TIMES, FLAGS, INTEGER[:, ::1],
+    ADDRESSES, ADDRESSES, ADDRESSES, ADDRESSES, NUMBER, INTEGER, TIMES, TIMES, NUMBERS, FLAGS, TIMES, TIMES, TIMES,
+    NUMBER[::1], FLAGS, NUMBERS, NUMBERS, TIMES, TIMES, FLAGS, INTEGER[:, ::1],
 )  # fmt: skip
 def walk(
     table: IntArray, net: IntArray, scoring: IntArray, scratch: IntArray, threshold: float, max_future: int,
     rows: npt.NDArray[np.intp], times: IntArray, values: FloatArray, usable: BoolArray, offsets: IntArray,
-    received: IntArray, scores: FloatArray, alerting: BoolArray, expected: FloatArray, band: FloatArray,
-    todo: npt.NDArray[np.intp], waiting: BoolArray, left: npt.NDArray[np.intp],
+    received: IntArray, seqs: IntArray, scores: FloatArray, alerting: BoolArray, expected: FloatArray,
+    band: FloatArray, imputed: IntArray, todo: npt.NDArray[np.intp], waiting: BoolArray, left: npt.NDArray[np.intp],
 ) -> tuple[int, int, int]:  # fmt: skip
     """Take in the readings at positions `todo`. The positions that are `left`: a row for the first of each sensor, and
     one for those that wait for it. Returns how many were taken in, and how many are in each of the two.
@@ -295,6 +271,7 @@ def walk(
     The first four are `addresses`; `waiting` (rows of the table,) is false before and after.
     """
     return pace(
-        table_at(table), Batch(rows, times, values, usable, offsets, received), Said(scores, alerting, expected, band),
-        net_at(net), scoring_at(scoring), scratch_at(scratch), threshold, max_future, todo, waiting, left[0], left[1],
+        table_at(table), Batch(rows, times, values, usable, offsets, received, seqs),
+        Said(scores, alerting, expected, band, imputed), net_at(net), scoring_at(scoring), scratch_at(scratch),
+        threshold, max_future, todo, waiting, left[0], left[1],
     )  # fmt: skip

@@ -21,6 +21,7 @@ from pipeline.fast.addresses import addresses
 from pipeline.fast.state import Net, Scoring, scratch
 from pipeline.fast.walk import walk
 
+UNNUMBERED = np.empty(0, np.int64)
 COLUMNS = attrgetter(*(field.name for field in fields(Columns)))
 
 
@@ -77,8 +78,8 @@ class Walk:
         taken, firsts, others = walk(
             self._table, self._net, self._scoring, self._scratch, self._threshold, self._max_future,
             rows, whole(batch.times), whole(batch.values), whole(batch.usable), whole(batch.offsets),
-            whole(batch.received),
-            out.scores, out.alerting, out.expected, out.band, todo, self._waiting, left,
+            whole(batch.received), UNNUMBERED if batch.seqs is None else whole(batch.seqs),
+            out.scores, out.alerting, out.expected, out.band, out.imputed, todo, self._waiting, left,
         )  # fmt: skip
         out.count("scored", taken)
         return left[0, :firsts], left[1, :others]

@@ -13,9 +13,9 @@ from pipeline.core.alerts import Alert
 from pipeline.core.detector import Detector
 from pipeline.core.events import Bound, Outcome, Rules
 from pipeline.core.model import Model
-from pipeline.core.readings import ReadingBatch
+from pipeline.core.readings import NO_SEQ, ReadingBatch
 from pipeline.core.rounds import Rows
-from pipeline.core.table import Arrays, Columns
+from pipeline.core.table import Arrays, Clock, Columns
 from pipeline.core.thresholds import Budget
 from pipeline.core.walking import Walker
 from pipeline.fast import KernelError, walkers
@@ -25,7 +25,7 @@ from tests import models
 RULES = Rules(budget=Budget.parse("1/25/sensor"), bounds=(Bound("*", "c0", 14.0, 26.0, "bar"),))
 ROUNDING = 1e-4  # of a score; a value within a rounding of the edge of a bin falls into the next, and moves it by more
 FLIPPED = 1e-3  # the share of scores that may be moved so
-COUNTED = ("clock", "count", "tally", "since", "raw")  # what no rounding reaches
+COUNTED = ("clock", "count", "tally", "since", "raw", "filled")  # what no rounding reaches
 SHAPES: dict[str, dict[str, object]] = {
     "one channel": {},
     "nine channels": {"channels": 9},
@@ -57,7 +57,9 @@ def knows_one_of_four(shape: dict[str, object]) -> Model:
 
 
 def hostile(channels: int, rows: int = 1100) -> ReadingBatch:
-    """Jumps, repeats, gaps, missing values, huge ones, late ones, duplicates, an hour of nothing usable."""
+    """Jumps, repeats, gaps to fill and to tell of, missing values, huge ones, late ones, duplicates, an hour of nothing
+    usable; most readings are numbered, and the numbers start again.
+    """
     rng = np.random.default_rng(11)
     batch = models.stream(models.waves(4, rows, channels, seed=4), partitions=2, dropped=0.02)
     values, usable, times = batch.values.copy(), batch.usable.copy(), batch.times.copy()
@@ -66,8 +68,9 @@ def hostile(channels: int, rows: int = 1100) -> ReadingBatch:
     values[rng.integers(n, size=n // 100), rng.integers(channels, size=n // 100)] = np.inf
     times[rng.integers(n, size=n // 100)] -= 3 * models.INTERVAL
     usable[n // 2 : n // 2 + 60] = False
+    numbers = np.where(rng.random(n) < 0.03, NO_SEQ, (batch.times - models.START) // models.INTERVAL % 400)
     again = np.sort(np.concatenate([np.arange(n), rng.integers(n, size=n // 50)]))
-    return replace(batch, values=values, usable=usable, times=times).take(again)
+    return replace(batch, values=values, usable=usable, times=times, seqs=numbers).take(again)
 
 
 def told(alerts: list[Alert]) -> list[tuple[object, ...]]:
@@ -92,8 +95,10 @@ def test_a_hostile_stream_raises_the_same_alerts_with_the_same_scores_but_for_ro
     assert told(ours.alerts) == told(theirs.alerts)
     assert {a.kind.value for a in ours.alerts} >= {"forecast", "stuck", "gap", "limit"}
     assert ours.counts == theirs.counts
+    assert ours.counts.keys() >= {"imputed", "duplicate", "late", "unusable"}
     assert ours.rejected == theirs.rejected
     np.testing.assert_array_equal(ours.alerting, theirs.alerting)
+    np.testing.assert_array_equal(ours.imputed, theirs.imputed)
     for of in ("expected", "band"):
         np.testing.assert_allclose(getattr(ours, of), getattr(theirs, of), rtol=1e-3, atol=1e-3)
     for partition in (0, 1):
@@ -124,6 +129,30 @@ def test_columns_that_are_read_only_or_strided_are_as_good_as_others() -> None:
     strided.times.flags.writeable = False
     ours, theirs = (Detector(model, RULES, walkers=walkers("numba")).step(one) for one in (batch, strided))
     np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+def test_a_numbered_stream_with_short_gaps_is_compiled_but_for_what_is_special_in_it() -> None:
+    model = knows_one_of_four({"channels": 2})
+    batch = models.stream(models.waves(4, 900, 2, seed=4), partitions=2)
+    row = (batch.times - models.START) // models.INTERVAL
+    batch = replace(batch, seqs=row, received=np.zeros_like(row)).take(np.flatnonzero(row % 150 != 149))
+    by_rounds, compiled = Detector(model, RULES), Detector(model, RULES, walkers=walkers("numba"))
+    assert compiled._walker is not None
+    compiled._walker = counted = Counted(compiled._walker)
+    ours, theirs = by_rounds.step(batch), compiled.step(batch)
+    assert ours.counts == theirs.counts
+    assert ours.counts["imputed"] > 0
+    assert counted.taken > 0.9 * (ours.counts["scored"] - ours.counts["imputed"])
+    np.testing.assert_array_equal(ours.imputed, theirs.imputed)
+    for column in (Clock.SEQ, Clock.SEQ_SEEN):
+        for partition in (0, 1):
+            here, there = (one.snapshot(partition)["clock"][:, column] for one in (by_rounds, compiled))
+            np.testing.assert_array_equal(here, there)
+
+
+def test_readings_that_may_have_to_wait_are_stepped_in_rounds() -> None:
+    model = knows_one_of_four({"channels": 2})
+    assert Detector(model, replace(RULES, reorder=3), walkers=walkers("numba"))._walker is None
 
 
 @pytest.mark.parametrize("shape", [{"cell": "gru"}, {"layers": 2}, {"mode": "windowed"}], ids=str)

@@ -57,7 +57,7 @@ def test_the_kernel_is_ready_before_the_service_is_and_the_log_says_how_long_it_
 
 def test_no_reading_waits_for_the_compiler() -> None:
     with pytest.raises(TypeError, match="No matching definition"):
-        walk(*([None] * 19))  # type: ignore[arg-type] # what it was not compiled for is refused
+        walk(*([None] * 21))  # type: ignore[arg-type] # what it was not compiled for is refused
     assert len(walk.signatures) == 1  # type: ignore[attr-defined]
 
 
