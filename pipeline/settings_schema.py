@@ -326,6 +326,11 @@ class Settings(BaseSettings):
         description="A folder with one file a secret, named like `kafka__sasl_password`.",
         examples=["/run/secrets/foreshock"],
     )
+    kernel: Literal["numpy", "numba"] = Field(
+        default="numpy",
+        description="What computes the scores; both raise the same alerts. `numba` needs the extra `fast`, pays most "
+        "for thin batches and catch-up, and compiles for half a minute before it serves for the first time.",
+    )
     kafka: KafkaSettings
     model: ModelSettings = ModelSettings()
     detection: DetectionSettings = DetectionSettings()

@@ -20,10 +20,11 @@ from pipeline.core.model import Model
 from pipeline.core.places import NOWHERE, Places
 from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch, Reason, Rejected
 from pipeline.core.reporting import Reporter
-from pipeline.core.rounds import Round, rounds
+from pipeline.core.rounds import Round
 from pipeline.core.scoring import Weights
 from pipeline.core.silence import Silences
 from pipeline.core.table import NEVER, UNFITTED, Arrays, Clock, Count, Level, SensorTable, Tally, layout
+from pipeline.core.walking import Walkers, steps
 
 
 class Detector:
@@ -39,10 +40,16 @@ class Detector:
         *,
         weights: Weights | None = None,
         forecaster: Steps | None = None,
+        walkers: Walkers | None = None,
     ) -> None:
-        """`weights` and `forecaster` are for experiments: what a part is worth, what a simpler forecast would do."""
+        """`walkers`: a compiled form for what is ordinary, where there is one.
+
+        `weights` and `forecaster` are for experiments: what a part is worth, what a simpler forecast would do.
+        """
         self.rules = rules or Rules()
         self._experiment = weights, forecaster
+        ordinary = forecaster is None and not self.rules.reorder  # what may have to wait is never ordinary
+        self._walkers = walkers if ordinary else None
         self.table = SensorTable(layout(model, self.rules.reorder))
         self._places = Places(self.table, self.rules.most_sensors)
         self._covered: dict[int, Tick] = {}  # the newest of a partition that is silent itself
@@ -59,11 +66,13 @@ class Detector:
                 self._admission.admit(row)
                 if len(self.table.find(name := self.table.names[row] or "")) > 1:
                     out.split.append(name)
-            placed = np.flatnonzero(rows != NOWHERE)
+            (placed,) = (rows != NOWHERE).nonzero()
             out.count("duplicate", len(rows) - len(placed))
-            for at in rounds(rows[placed]):
-                told += self._round(Round.of(batch, rows[placed[at]], begin + placed[at]), out)
-            begin += len(rows)
+            if begin:  # one row for each position so far
+                rows, placed = np.concatenate([np.full(begin, NOWHERE), rows]), placed + begin
+            for at in steps(self._walker, self.table.arrays, batch, rows, placed, out):
+                told += self._round(Round.of(batch, rows[at], at), out)
+            begin = len(rows)
         out.alerts = [alert for _, alert in sorted(told, key=lambda item: item[0])]
         return out
 
@@ -327,6 +336,9 @@ class Detector:
         self._engine = Engine(model, *self._experiment)
         self._admission = Admission(model, self.table, self.rules, self._engine)
         self._reporter = Reporter(model, self.table, self.rules, self.threshold, self.budget)
+        self._walker = None
+        if self._walkers is not None:
+            self._walker = self._walkers(model, self._engine.weights, self.threshold, self.rules.max_future)
 
     def _silence(self, tick: Tick) -> list[Alert]:
         """Tell of the sensors of a partition that have been silent for longer than is usual for them."""

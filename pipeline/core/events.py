@@ -113,8 +113,8 @@ class Outcome:
     @classmethod
     def empty(cls, readings: int, targets: int) -> Outcome:
         """Nothing said yet of so many readings."""
-        nothing = np.full((readings, targets), np.nan)
-        zeros = np.zeros(readings)
+        nothing, zeros = np.empty((readings, targets)), np.zeros(readings)
+        nothing.fill(np.nan)
         return cls(zeros, np.zeros(readings, np.bool_), nothing, nothing.copy(), np.zeros(readings, np.int64))
 
     def count(self, what: str, how_many: int) -> None:

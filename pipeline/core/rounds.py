@@ -1,4 +1,7 @@
-"""A batch cut into rounds, so that all sensors move at once and the readings of each keep their order."""
+"""A batch cut into rounds, so that all sensors move at once and the readings of each keep their order.
+
+A compiled form may take in what is ordinary, one reading after another, and leave the rest to rounds.
+"""
 
 from __future__ import annotations
 

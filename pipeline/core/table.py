@@ -189,11 +189,16 @@ class SensorTable:
 
     def locate(self, names: Sequence[str], partitions: IntArray) -> tuple[npt.NDArray[np.intp], list[int]]:
         """The row of each sensor, (n,), and the rows that were made for it just now."""
+        if len(names) == 1:  # a lone reading is not worth columns
+            partition, name = int(partitions[0]), names[0]
+            index = self.index.setdefault(partition, {})
+            made = [] if name in index else [self.claim(name, partition)]
+            return np.array([index[name]], np.intp), made
         names = coded(names)
         home = np.full(len(names.table), -1, np.int64)  # partition of each entry; -1: no reading has it
         home[names.at] = partitions
         rows = np.full(len(names.table), -1, np.intp)
-        made: list[int] = []
+        made = []
         for partition in sorted(set(home.tolist()) - {-1}):
             index = self.index.setdefault(partition, {})
             entries = np.flatnonzero(home == partition)
