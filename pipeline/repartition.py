@@ -81,6 +81,8 @@ def _spread(found: Mapping[int, Checkpoint], group: str, partitions: int, place:
     ]
     for destination, (of, moved) in enumerate(zip(rows, spread, strict=True)):
         came = np.repeat(list(of), [len(chosen) for chosen in of.values()])  # the partition of each row until now
+        if "clock" not in moved:  # readings that wait for their channels
+            continue
         # of the old partition: none here
         for column in (Clock.OFFSET, Clock.ASTRAY_OFFSET, Clock.ONSET_OFFSET, Clock.BELIEVED_OFFSET):
             moved["clock"][came != destination, column] = -1

@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipeline.core.tags import Tags
 from pipeline.core.thresholds import Budget
 
 SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:,/\[\]]+):\d{1,5}")
@@ -50,6 +51,12 @@ def _budget(value: str) -> str:
     return value
 
 
+def _tag(value: str) -> str:
+    Tags(value)
+    return value
+
+
+Tag = Annotated[str, AfterValidator(_tag)]
 Servers = Annotated[str, AfterValidator(_servers)]
 Start = Annotated[Literal["latest", "earliest"] | datetime, BeforeValidator(_start)]
 BudgetText = Annotated[str, AfterValidator(_budget)]
@@ -205,6 +212,17 @@ class ModelSettings(_Section):
         description="Sensors of a group by pattern, as in a shell; without one, a sensor's channels choose the group.",
         examples=[{"pumps": "plant1/pump-*"}],
     )
+    join: bool = Field(
+        default=False,
+        description="Whether readings that name a part of their group's channels are joined, one reading a sampling "
+        "interval.",
+    )
+    tag: Tag | None = Field(
+        default=None,
+        description="Names of sensors that are one channel of another: a regular expression with the groups `sensor` "
+        "and `channel`. Their readings are joined.",
+        examples=["(?P<sensor>.+)/(?P<channel>temperature|vibration)"],
+    )
 
 
 class DetectionSettings(_Section):
@@ -334,5 +352,6 @@ class Settings(BaseSettings):
     def fingerprint(self) -> str:
         """SHA-256 of the settings that can change an alert, `sensors.csv` apart."""
         detection = self.detection.model_dump(mode="json", exclude={"catchup_after_seconds"})  # that is only a label
-        deciding = {"detection": detection, "groups": self.model.groups}
+        deciding: dict[str, object] = {"detection": detection, "groups": self.model.groups}
+        deciding |= self.model.model_dump(include={"join", "tag"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

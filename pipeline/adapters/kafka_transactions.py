@@ -58,6 +58,7 @@ class Message(NamedTuple):
     value: bytes
     headers: list[tuple[str, bytes]]
     partition: int | None = None
+    timestamp: int | None = None  # ms; now, if not given
 
 
 class Transactions:
@@ -237,7 +238,11 @@ def _attempt(
 def _publish(producer: KafkaProducer, messages: Iterable[Message]) -> None:
     sent, waiting = [], 0
     for m in messages:
-        sent.append(producer.send(m.topic, m.value, key=m.key, headers=m.headers, partition=m.partition))
+        sent.append(
+            producer.send(
+                m.topic, m.value, key=m.key, headers=m.headers, partition=m.partition, timestamp_ms=m.timestamp
+            )
+        )
         waiting += len(m.value)
         if waiting > FLUSH_BYTES:
             producer.flush()

@@ -15,6 +15,7 @@ from pipeline.core.names import coded
 SECOND = 1_000_000  # µs
 NO_SEQ = -1  # of a reading that its sender did not number
 DAY = 86_400 * SECOND
+PLAIN = "value"  # the channel of a reading that names none
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -12,6 +12,9 @@ from pipeline.core.detector import Detector
 from pipeline.core.events import Tick
 from pipeline.core.readings import ReadingBatch
 from pipeline.core.table import NEVER, Clock, Held
+from pipeline.serving import serving
+from pipeline.settings import Settings
+from tests import models
 from tests.models import INTERVAL
 from tests.settled import CALM, RULES, after, assert_same_state, at, calm, settled
 
@@ -155,3 +158,15 @@ def test_a_snapshot_under_another_bound_keeps_the_latest_that_wait(bound: int, l
     assert held(other) == left
     scored = [other.step(after(calm(1), first=CALM + 10 + i)).counts.get("scored", 0) for i in range(8)]
     assert sum(scored) == len(left) + 8 - bound
+
+
+def test_the_settings_reach_the_operator_and_make_another_fingerprint() -> None:
+    detection = {"reorder": 3, "bridge": 2}
+    kafka = {"bootstrap_servers": "localhost:9092"}
+    usual, other = (
+        serving(Settings.model_validate({"kafka": kafka, "detection": said}), {"g": models.model()})
+        for said in ({}, detection)
+    )
+    assert (usual.rules["g"].reorder, usual.rules["g"].bridge) == (0, 4)
+    assert (other.rules["g"].reorder, other.rules["g"].bridge) == (3, 2)
+    assert usual.fingerprint != other.fingerprint

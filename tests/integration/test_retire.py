@@ -1,0 +1,38 @@
+"""`foreshock sensor retire` and the service on one broker: what the operator says is heard in its place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from kafka import KafkaProducer
+
+from pipeline.codecs import JSON
+from pipeline.core.readings import Reading
+from tests.brokers import Broker
+from tests.integration.conftest import NewService
+from tests.models import INTERVAL, START
+from tests.service import alerts, wait_for
+
+
+@pytest.mark.kafka_only
+def test_a_sensor_that_is_retired_by_command_ends_its_alerts_as_retired(
+    broker: Broker, names: dict[str, str], services: NewService
+) -> None:
+    service = services(broker.bootstrap, names)
+    with KafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+        for i in range(300):
+            value = 20 + i * 0.618 % 1 if i < 240 else 20.5  # it moves, and then no more
+            reading = Reading("s0", START + i * INTERVAL, {"c0": value})
+            producer.send(names["readings"], JSON.encode(reading), key=b"s0")
+    service.start()
+    wait_for("the alert on a value that stands still", 60, lambda: service.get("/alerts"))
+    command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "sensor", "retire", "s0"]
+    said = subprocess.run(command, env=os.environ | service.environment(), capture_output=True, text=True, check=True)
+    assert "retired" in said.stdout
+    wait_for("its end", 60, lambda: service.get("/alerts") == [])
+    assert service.stop() == 0
+    told = alerts(broker.bootstrap, names["alerts"])
+    assert [alert.resolution for alert in told.values() if alert.revision == 2] == ["retired"]
