@@ -15,9 +15,10 @@ from pipeline.codecs import decode_frames
 from pipeline.codecs.events import decode_event, parted
 from pipeline.core.alerts import Alert, Kind
 from pipeline.core.detector import Detector
-from pipeline.core.events import Outcome, Swap
+from pipeline.core.events import Maintain, Outcome, Swap
 from pipeline.core.frames import ROW_BITS, batch_of, merged, offset_of
 from pipeline.core.joining import Joiner
+from pipeline.core.maintenance import Maintenance
 from pipeline.core.model import Model
 from pipeline.core.readings import ReadingBatch, Record, Rejected
 from pipeline.core.silence import InputWatch, Outage, Silences
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 MENDED = ("imputed", "reordered")  # counts of what was put right on the way in
 PIECE_READINGS = 16_384  # of one step: what a message in a batch becomes is bounded by more than the poll
 OPEN = "~open"  # behind a group's name, which has no tilde: its readings that wait for their channels
+MAINTENANCE = "~maintenance"  # of all groups
 IGNORED = ("late", "duplicate", "unusable")  # counts of readings that were good, and yet were not scored
 
 
@@ -82,6 +84,7 @@ class Groups:
         self._muted = muted  # kinds that the settings switched off
         self._watch = watch or InputWatch()
         self._joiners, self._tags = joiners or {}, tags
+        self._maintenance = Maintenance()
 
     @property
     def models(self) -> dict[str, Model]:
@@ -138,7 +141,9 @@ class Groups:
     def snapshot(self, partition: int) -> dict[str, Arrays]:
         """The partition's state in every group."""
         state = {name: detector.snapshot(partition) for name, detector in self._detectors.items()}
-        return state | {name + OPEN: joiner.snapshot(partition) for name, joiner in self._joiners.items()}
+        state |= {name + OPEN: joiner.snapshot(partition) for name, joiner in self._joiners.items()}
+        worked_on = self._maintenance.snapshot(partition)
+        return state | {MAINTENANCE: worked_on} if worked_on else state
 
     def outage(self, partition: int) -> Outage | None:
         """Whether the partition itself is silent, beside the state of its sensors."""
@@ -157,8 +162,12 @@ class Groups:
                 if adopt:
                     self._detectors[name].adopt(partition)
             for name, joiner in self._joiners.items():
+                joiner.drop(partition)
                 if name + OPEN in groups:
                     joiner.restore(partition, groups[name + OPEN])
+            self._maintenance.drop(partition)
+            if MAINTENANCE in groups:
+                self._maintenance.restore(partition, groups[MAINTENANCE])
         except ValueError:
             self.drop(partition)
             raise
@@ -169,6 +178,7 @@ class Groups:
     def drop(self, partition: int) -> None:
         """Let a partition's state go."""
         self._watch.drop(partition)
+        self._maintenance.drop(partition)
         for detector in self._detectors.values():
             detector.drop(partition)
         for joiner in self._joiners.values():
@@ -194,7 +204,7 @@ class Groups:
         routed, strays = self._router.split(frames)
         stepped.refused += decoded.rejected + strays
         for name, frames in routed.items():
-            batch = batch_of(frames, self._detectors[name].model.channels)
+            batch = self._maintenance.masked(batch_of(frames, self._detectors[name].model.channels))
             if name in self._joiners:
                 batch = self._joined(name, batch, stepped)
             for start in range(0, len(batch), PIECE_READINGS):
@@ -208,6 +218,9 @@ class Groups:
             stepped.refused.append(event)
             return
         stepped.events += 1
+        if isinstance(event, Maintain):
+            self._maintenance.apply(event)
+            return
         for joiner in self._joiners.values():
             joiner.retire(event.partition, event.sensor)
         for detector in self._detectors.values():

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,12 @@ import numpy.typing as npt
 from pipeline.adapters.files import DataError, Series
 from pipeline.adapters.kafka_span import QUIET_SECONDS, OnRecords, records_since
 from pipeline.codecs import decode
+from pipeline.codecs.events import decode_event, parted
 from pipeline.codecs.json import decode_alert
 from pipeline.core.alerts import Alert
+from pipeline.core.events import Maintain
 from pipeline.core.joining import Whole, whole
+from pipeline.core.maintenance import Maintenance
 from pipeline.core.readings import Quality, Reading, Reason, Record, Rejected
 from pipeline.core.tags import Tags
 from pipeline.settings_schema import KafkaSettings
@@ -64,11 +68,11 @@ def read_readings(
 
     Takes 9 bytes a reading and 8 for each of its channels. Refused is what the live service would refuse: a message
     that is no reading, and a reading more than `max_future` (µs) ahead of its record. With `join`, or `tags`, readings
-    that name a part of their sensor's channels are joined.
+    that name a part of their sensor's channels are joined. What an operator has called maintenance is of that quality.
     """
     columns: dict[tuple[str, int], _Columns] = {}
-    refused = 0
-    for records in records_since(settings, topic, since, on_records):
+    refused, maintenance = 0, Maintenance()
+    for records, event in chain.from_iterable(map(parted, records_since(settings, topic, since, on_records))):
         readings, rejected = decode(records, tags)
         refused += len(rejected)
         for reading in readings:
@@ -78,7 +82,9 @@ def read_readings(
             place = reading.sensor, reading.partition
             if (of_sensor := columns.get(place)) is None:
                 of_sensor = columns[place] = _Columns()
-            of_sensor.add(reading)
+            of_sensor.add(maintenance.said_of(reading))
+        if event is not None and isinstance(said := decode_event(event), Maintain):
+            maintenance.apply(said)
     if not columns:
         start = datetime.fromtimestamp(since / 1e6, UTC).isoformat(timespec="seconds")
         raise DataError(f"topic {topic} holds no reading since {start}; go further back, or check what is produced")

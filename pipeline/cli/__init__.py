@@ -34,6 +34,7 @@ app.command("doctor")(service.doctor)
 app.add_typer(sensor_app, name="sensor")
 sensor_app.command("show")(sensor.show)
 sensor_app.command("retire")(sensor.retire)
+sensor_app.command("maintenance")(sensor.maintenance)
 
 app.add_typer(checkpoint_app, name="checkpoint")
 checkpoint_app.command("repartition")(checkpoint.repartition)

@@ -50,6 +50,20 @@ class Retire:
     offset: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Maintain:
+    """Somebody works on a sensor from `time` to `until` (µs): its readings of then that stand behind are not usable.
+
+    It takes the place of what was said of the sensor before.
+    """
+
+    sensor: str
+    time: int
+    until: int
+    partition: int = 0
+    received: int = 0  # µs, the record's timestamp
+
+
 Event = Tick | Swap | Retire
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch
+from pipeline.core.readings import NO_SEQ, BoolArray, FloatArray, IntArray, ReadingBatch
 from pipeline.core.table import Arrays
 
 FIELDS = {"stamps": np.int64, "values": np.float64, "came": np.uint8, "usable": np.uint8}  # of what is open
@@ -43,6 +44,7 @@ class _Complete(NamedTuple):
     partition: int
     offset: int
     received: int
+    seq: int = NO_SEQ  # of one that came whole or alone; joined, there are several
 
 
 class Joiner:
@@ -70,7 +72,8 @@ class Joiner:
         done: list[_Complete] = []
         rows = zip(
             batch.sensors, batch.times.tolist(), batch.values.tolist(), batch.usable.tolist(),
-            batch.partitions.tolist(), batch.offsets.tolist(), batch.received.tolist(), strict=True,
+            batch.partitions.tolist(), batch.offsets.tolist(), batch.received.tolist(),
+            repeat(NO_SEQ, len(batch)) if batch.seqs is None else batch.seqs.tolist(), strict=True,
         )  # fmt: skip
         ends = np.cumsum(came.sum(axis=1)).tolist()
         named, begin = np.nonzero(came)[1].tolist(), 0
@@ -93,7 +96,6 @@ class Joiner:
 
     def restore(self, partition: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Replace what is open there by a snapshot; ValueError where it is of other channels."""
-        self.drop(partition)
         shapes = {"stamps": (STAMPS,), "values": (self._channels,), "came": (self._channels,), "usable": ()}
         for name, dtype in FIELDS.items():
             if name not in arrays or arrays[name].shape[1:] != shapes[name] or arrays[name].dtype != dtype:
@@ -162,11 +164,12 @@ class Joiner:
 
 
 def _batch(done: list[_Complete], channels: int) -> ReadingBatch:
-    sensors, times, values, usable, partitions, offsets, received = zip(*done, strict=True) if done else [()] * 7
+    columns = zip(*done, strict=True) if done else [()] * len(_Complete._fields)
+    sensors, times, values, usable, partitions, offsets, received, seqs = columns
     return ReadingBatch(
         list(sensors), np.array(times, np.int64), np.array(values, np.float64).reshape(len(done), channels),
         np.array(usable, np.bool_), np.array(partitions, np.int64), np.array(offsets, np.int64),
-        np.array(received, np.int64),
+        np.array(received, np.int64), np.array(seqs, np.int64) if set(seqs) - {NO_SEQ} else None,
     )  # fmt: skip
 
 

@@ -10,15 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.joining import Joiner
-from pipeline.core.readings import SECOND, ReadingBatch
+from pipeline.core.readings import NO_SEQ, SECOND, ReadingBatch
 
 CHANNELS, INTERVAL, START, FUTURE = 3, 10 * SECOND, 10**15, 60 * SECOND
+
+WHOLE = 2**CHANNELS - 1
 
 Part = tuple[int, int, int, int, bool]  # sensor, seconds, channels as bits, value, usable
 
 parts = st.lists(
     st.tuples(
-        st.integers(0, 4), st.integers(0, 60) | st.sampled_from([1000]), st.integers(0, 2**CHANNELS - 1),
+        st.integers(0, 4), st.integers(0, 60) | st.just(1000), st.integers(0, WHOLE) | st.just(WHOLE),
         st.integers(0, 3), st.booleans(),
     ),
     max_size=60,
@@ -40,17 +42,18 @@ def batch(said: list[Part], partitions: int = 2) -> ReadingBatch:
         np.where(bits.reshape(n, CHANNELS), values.reshape(n, CHANNELS), np.nan),
         np.array([usable for *_, usable in said], bool),
         np.array([sensor % partitions for sensor, *_ in said], np.int64), np.arange(n, dtype=np.int64),
-        np.full(n, START + 60 * SECOND, np.int64),
+        np.full(n, START + 60 * SECOND, np.int64), np.where(np.arange(n) % 3 == 2, NO_SEQ, np.arange(n)),
     )  # fmt: skip
 
 
 def rows(batch: ReadingBatch) -> list[tuple[object, ...]]:
     """What says all of it, NaN as None."""
     values = [[None if np.isnan(v) else v for v in row] for row in batch.values.tolist()]
-    columns = (batch.sensors, batch.times, values, batch.usable, batch.partitions, batch.offsets, batch.received)
-    return [
-        (s, int(t), tuple(v), bool(u), int(p), int(o), int(r)) for s, t, v, u, p, o, r in zip(*columns, strict=True)
-    ]
+    seqs = np.full(len(batch), NO_SEQ) if batch.seqs is None else batch.seqs
+    columns = (batch.usable, batch.partitions, batch.offsets, batch.received, seqs)
+    numbers = zip(*(column.tolist() for column in columns), strict=True)
+    told = zip(batch.sensors, batch.times.tolist(), values, numbers, strict=True)
+    return [(sensor, time, tuple(row), *rest) for sensor, time, row, rest in told]
 
 
 @given(said=parts, cuts=st.sets(st.integers(0, 60)), most=st.sampled_from([None, 1, 2]))
@@ -108,7 +111,7 @@ def test_parts_that_are_less_than_half_an_interval_apart_are_one_reading(
 
 def test_a_channel_that_no_longer_comes_has_no_value_once_the_next_reading_begins() -> None:
     made, _ = joiner().join(batch([(0, 0, 0b001, 1, True), (0, 1, 0b010, 2, True), (0, 10, 0b001, 3, True)]))
-    assert rows(made) == [("s0", START, (1.0, 2.0, None), True, 0, 2, START + 60 * SECOND)]
+    assert rows(made) == [("s0", START, (1.0, 2.0, None), True, 0, 2, START + 60 * SECOND, NO_SEQ)]
 
 
 def test_readings_that_are_whole_pass_as_they_are() -> None:

@@ -13,6 +13,7 @@ from pipeline.adapters import kafka_history
 from pipeline.adapters.files import Series
 from pipeline.adapters.files import read as as_written
 from pipeline.adapters.joined import read
+from pipeline.codecs.events import encode_maintenance
 from pipeline.core.readings import SECOND, Quality, Record
 from pipeline.core.tags import Tags
 from pipeline.settings_schema import KafkaSettings
@@ -87,6 +88,21 @@ def test_a_topic_of_tags_is_the_history_of_their_sensor(monkeypatch: pytest.Monk
     assert found.quality["p"].tolist() == [list(Quality).index(Quality.BAD)] + [0] * (ROWS - 1)
     one.values[0] = [0.0, 0.5]
     must_be_whole(found.series)
+
+
+def test_what_was_said_to_be_maintenance_is_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    def records(*_: object) -> Iterator[list[Record]]:
+        value, headers = encode_maintenance("p", (START + 3 * STEP) * SECOND, (START + 5 * STEP) * SECOND)
+        event = Record("t", 0, 0, START * SECOND, b"p", value, tuple(headers))
+        times = [START + STEP * row for row in range(8)]
+        said = [json.dumps({"sensor": "p", "time": at * 1000, "value": 1}).encode() for at in times]
+        readings = [Record("t", 0, 1 + i, times[i] * SECOND, b"p", one) for i, one in enumerate(said)]
+        yield [event, *readings]
+
+    monkeypatch.setattr(kafka_history, "records_since", records)
+    found = kafka_history.read_readings(KafkaSettings(bootstrap_servers="b:9092"), "t", 0, SECOND)
+    worked_on = list(Quality).index(Quality.MAINTENANCE)
+    assert found.quality["p"].tolist() == [0, 0, 0, worked_on, worked_on, 0, 0, 0]
 
 
 def test_a_tag_that_is_no_pattern_is_refused(long: Path) -> None:

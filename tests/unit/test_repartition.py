@@ -10,7 +10,9 @@ import pytest
 
 from pipeline.adapters.checkpoints import FolderCheckpoints
 from pipeline.core.detector import Detector
+from pipeline.core.events import Maintain
 from pipeline.core.joining import Joiner
+from pipeline.core.maintenance import Maintenance
 from pipeline.ports import Checkpoint, CheckpointError, Moment, Position
 from pipeline.repartition import repartitioned, sources
 from tests.models import INTERVAL, model, stream, waves
@@ -68,6 +70,16 @@ def test_readings_that_wait_for_their_channels_move_with_their_sensors(before: d
     rest = replace(parts, partitions=np.array([place(s.encode(), 4) for s in parts.sensors]), offsets=parts.offsets + 9)
     whole, _ = after.join(replace(rest, values=np.column_stack([np.full(9, np.nan), parts.values])))
     assert np.array_equal(whole.values, np.column_stack([parts.values, parts.values]))
+
+
+def test_maintenance_moves_with_its_sensors(before: dict[int, Checkpoint]) -> None:
+    said = Maintenance()
+    said.apply(Maintain("s2", 5, 9, partition=0))
+    before[0] = replace(before[0], groups={**before[0].groups, "~maintenance": said.snapshot(0)})
+    after = Maintenance()
+    for checkpoint in repartitioned(before, 4, place):
+        after.restore(checkpoint.partition, checkpoint.groups["~maintenance"])
+    assert [after.covers(partition, "s2", 5) for partition in range(4)] == [False, False, True, False]
 
 
 def test_a_sensor_seen_in_two_partitions_keeps_the_state_of_its_own(before: dict[int, Checkpoint]) -> None:

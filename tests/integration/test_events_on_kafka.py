@@ -1,4 +1,4 @@
-"""`foreshock sensor retire` and the service on one broker: what the operator says is heard in its place."""
+"""`foreshock sensor retire`, `maintenance` and the service on one broker: what is said is heard in its place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.service import alerts, wait_for
 
 
 @pytest.mark.kafka_only
-def test_a_sensor_that_is_retired_by_command_ends_its_alerts_as_retired(
+def test_what_an_operator_says_of_a_sensor_is_applied_and_its_alerts_end_as_retired(
     broker: Broker, names: dict[str, str], services: NewService
 ) -> None:
     service = services(broker.bootstrap, names)
@@ -33,6 +33,10 @@ def test_a_sensor_that_is_retired_by_command_ends_its_alerts_as_retired(
     said = subprocess.run(command, env=os.environ | service.environment(), capture_output=True, text=True, check=True)
     assert "retired" in said.stdout
     wait_for("its end", 60, lambda: service.get("/alerts") == [])
+    worked_on = [*command[:-2], "maintenance", "s0", "--hours", "0.5"]
+    said = subprocess.run(worked_on, env=os.environ | service.environment(), capture_output=True, text=True, check=True)
+    assert "maintenance until" in said.stdout
+    wait_for("it to be applied", 60, lambda: service.metric("foreshock_events_total") == 2)
     assert service.stop() == 0
     told = alerts(broker.bootstrap, names["alerts"])
     assert [alert.resolution for alert in told.values() if alert.revision == 2] == ["retired"]
