@@ -76,7 +76,7 @@ def replay(
         return
     if start is None or data is not None:
         _wrong("replay --from-topic needs --start, and no DATA")
-    if (budget, sensors, timezone, tag, kernel) != (None,) * 5 or join:
+    if join or (budget, sensors, timezone, tag, kernel) != (None,) * 5:
         _wrong("a topic is replayed under the settings of the service, not --budget, --sensors, --timezone, --join, "
                "--tag or --kernel; change them by --config or in the environment, e.g. "
                "FORESHOCK_MODEL__JOIN=true")  # fmt: skip
@@ -111,8 +111,8 @@ def _replay_files(
     with sentences(DataError, BundleError, OSError, wrong=(ValueError,)), threadpool_limits(limits=1, user_api="blas"):
         rules = Rules(budget=Budget.parse(budget))
         limits = read_sensors_csv(sensors) if sensors is not None else []
-        series, models = read(), bundle.load_all(model)
         detector_of = partial(Detector, walkers=walkers(kernel))
+        series, models = read(), bundle.load_all(model)
         with Stages() as stages:
             stages.stage("replay", f"{len(series)} sensors", sum(map(len, series)))
             replayed = replay(series, models, rules, limits, stages.advance, detector_of)
