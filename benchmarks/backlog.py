@@ -12,12 +12,12 @@ import numpy as np
 
 from benchmarks.asked import Asked
 from benchmarks.figures import Beside, Figure, Goal, processor_us
-from benchmarks.fleets import Fleet, known
+from benchmarks.fleets import NUMPY, Fleet, Form, kernel, known
 from pipeline.adapters import files
 from pipeline.core.events import Rules
 from pipeline.core.lstm import Forecaster, features
 from pipeline.core.model import Model
-from pipeline.replay import replay
+from pipeline.replay import Replay, replay
 from tests.models import INTERVAL, START
 
 SERIES, ROWS = 58, 4000
@@ -27,23 +27,35 @@ PER_SECOND = "rows/s"
 
 def measure(asked: Asked) -> Iterator[Figure]:
     """Rows a second of processor time: files in, scores of every row out."""
-    model = known(SERIES, 1, asked.hidden)
-    rows = SERIES * ROWS
+    model, rows = known(SERIES, 1, asked.hidden), SERIES * ROWS
+    compiled, _ = kernel()
     with tempfile.TemporaryDirectory() as root:
         data, out = Path(root, "data"), Path(root, "out")
         _write(data, model)
 
-        def command() -> None:
-            replay(files.read(data), {model.group: model}, Rules()).write(out, str(Rules().budget))
+        def alone(form: Form) -> Replay:
+            return replay(series, {model.group: model}, Rules(), detector_of=form.detector)
+
+        def command(form: Form) -> None:
+            read = files.read(data)
+            replay(read, {model.group: model}, Rules(), detector_of=form.detector).write(out, str(Rules().budget))
 
         series = files.read(data)
-        alone = processor_us(lambda: replay(series, {model.group: model}, Rules()), rows, 1)
-        whole = processor_us(command, rows, asked.repeats)
+        costs = [
+            (
+                form,
+                processor_us(partial(command, form), rows, asked.repeats),
+                processor_us(partial(alone, form), rows, asked.repeats),
+            )
+            for form in ((NUMPY,) if compiled is None else (NUMPY, compiled))
+        ]
     steps = processor_us(partial(_steps, model), rows, 1)
     ceiling = Beside("bare LSTM steps of 58 rows", 1e6 / steps.value)
     name = f"replay of {SERIES} series of {ROWS:,} rows"
-    yield Figure.of(name, whole.inverse.times(1e6), PER_SECOND, RATE, ceiling, remark="files in, scores out")
-    yield Figure.of(f"{name}, without files", alone.inverse.times(1e6), PER_SECOND, ceiling=ceiling)
+    for form, whole, part in costs:
+        of = name if form is NUMPY else f"{name}, kernel"
+        yield Figure.of(of, whole.inverse.times(1e6), PER_SECOND, RATE, ceiling, remark="files in, scores out")
+        yield Figure.of(f"{of}, without files", part.inverse.times(1e6), PER_SECOND, ceiling=ceiling)
 
 
 def _write(folder: Path, model: Model) -> None:

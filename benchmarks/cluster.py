@@ -105,14 +105,15 @@ class Cluster:
         """Checkpoints that the service takes for its own, and the positions they go with."""
         kept, width = FolderCheckpoints(service.folder / "checkpoints"), self.asked.partitions
         models = {self.model.group: self.model}
-        rules = serving(load(None, service.environment()), models).fingerprint
+        settings = load(None, service.environment())
+        rules, made_by = serving(settings, models).fingerprint, kernel(settings)
         hashes, until = {self.model.group: self.model.ref.sha256}, START + self.few.clock * INTERVAL
         for partition in range(width):
             names = self.names(partition)
             which = np.arange(len(names)) % SETTLED_SENSORS
             of_it = {column: array[which] for column, array in self.state.items()}
             state = {self.model.group: of_it | {"names": np.array(names, np.bytes_)}}
-            kept.save(Checkpoint(topic, partition, Position(FIRST), until, hashes, rules, state, width, kernel()))
+            kept.save(Checkpoint(topic, partition, Position(FIRST), until, hashes, rules, state, width, made_by))
         with KafkaConsumer(bootstrap_servers=self.broker.bootstrap, group_id=service.group) as consumer:
             consumer.commit({TopicPartition(topic, p): OffsetAndMetadata(FIRST, "", -1) for p in range(width)})
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,13 +14,13 @@ from pipeline.core.events import Rules
 from pipeline.core.model import Model
 from pipeline.core.readings import FloatArray, ReadingBatch
 from pipeline.core.table import Arrays
+from pipeline.fast import KernelError, walkers
 from tests import models
 from tests.models import INTERVAL, START
 
 SETTLED = 320  # readings: a window to begin with, and what follows until scores are given
 SETTLED_SENSORS = 256
 SHARE = 10_000  # sensors of a partition
-KERNEL = "pipeline.fast"  # the optional compiled form
 
 
 @dataclass(slots=True)
@@ -124,8 +122,7 @@ NUMPY = Form("numpy", {})
 
 def kernel() -> tuple[Form | None, str]:
     """The compiled form, or why there is none."""
-    if importlib.util.find_spec(KERNEL) is None:
-        return None, "this build has no compiled kernel"
-    if not importlib.import_module(KERNEL).installed():
-        return None, "the extra `fast` is not installed"
-    return Form("kernel", {"walkers": importlib.import_module(f"{KERNEL}.walker").walker}), ""
+    try:
+        return Form("kernel", {"walkers": walkers("numba")}), ""
+    except KernelError as error:
+        return None, str(error)

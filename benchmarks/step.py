@@ -66,24 +66,27 @@ def measure(asked: Asked) -> Iterator[Figure]:
     else:
         yield from thin(asked, compiled, lstm, Beside("Keras model.predict of the window", predict.value))
         other, at_work = running(asked.sensors, 1, asked.hidden, compiled.detector(fleet.model))
-        for batch in (asked.batch, 256):
+        for batch, goal in ((asked.batch, STEP), (256, SMALL)):
             cost = stepped(other, at_work, batch, asked.repeats)
-            yield Figure.of(f"Detector.step, batch {batch}, kernel", cost, MICRO, ceiling=lstm)
-    several, at_work = running(asked.sensors, asked.channels, asked.hidden)
-    bare, _ = ceilings(several.model, asked)
-    cost = stepped(several, at_work, asked.batch, asked.repeats)
-    name = f"Detector.step, {asked.channels} channels, batch {asked.batch}"
-    yield Figure.of(name, cost, MICRO, EIGHT, Beside("bare LSTM step", bare.value))
+            yield Figure.of(f"Detector.step, batch {batch}, kernel", cost, MICRO, goal, lstm, tree)
+            over = cost.times(1 / bare.value)
+            yield Figure.of(f"Detector.step, batch {batch}, kernel, over the bare LSTM step", over, "x", OVER_LSTM)
+    model = running(1, asked.channels, asked.hidden)[0].model
+    bare, _ = ceilings(model, asked)
+    for form in (NUMPY,) if compiled is None else (NUMPY, compiled):
+        several, at_work = running(asked.sensors, asked.channels, asked.hidden, form.detector(model))
+        cost = stepped(several, at_work, asked.batch, asked.repeats)
+        name = f"Detector.step, {asked.channels} channels, batch {asked.batch}" + ("" if form is NUMPY else ", kernel")
+        yield Figure.of(name, cost, MICRO, EIGHT, Beside("bare LSTM step", bare.value))
 
 
 def memory(asked: Asked) -> Iterator[Figure]:
     """A large fleet, and the bytes of a sensor."""
-    large = apart(_large, asked)
-    times = large.cost.times(1 / large.few.value)
-    name = f"{asked.many:,} sensors, batch {asked.batch}"
-    few = Beside(f"{asked.sensors:,} sensors", large.few.value)
-    yield Figure.of(name, large.cost, MICRO, ceiling=few)
-    yield Figure.of(f"{name}, over {asked.sensors:,}", times, "x", MANY)
+    large = apart(_large, asked, NUMPY)
+    yield from _many(asked, large, "")
+    compiled, _ = kernel()
+    if compiled is not None:
+        yield from _many(asked, apart(_large, asked, compiled), ", kernel")
     remark = "" if asked.many == Asked().many else f"of {asked.many:,} sensors"
     yield Figure(f"{asked.many:,} sensors, whole process at its peak", large.peak_gb, "GB", goal=MANY_GB, remark=remark)
     one, several = (row_bytes(running(1, channels, asked.hidden)[0].model) for channels in (1, asked.channels))
@@ -161,10 +164,19 @@ def _often(work: Callable[[], object]) -> None:
         work()
 
 
-def _large(asked: Asked) -> Large:
-    usual = stepped(*running(asked.sensors, 1, asked.hidden), asked.batch, asked.repeats)
+def _many(asked: Asked, large: Large, form: str) -> Iterator[Figure]:
+    name = f"{asked.many:,} sensors, batch {asked.batch}{form}"
+    few = Beside(f"{asked.sensors:,} sensors", large.few.value)
+    yield Figure.of(name, large.cost, MICRO, ceiling=few)
+    times = large.cost.times(1 / large.few.value)
+    yield Figure.of(f"{name}, over {asked.sensors:,}", times, "x", MANY)
+
+
+def _large(asked: Asked, form: Form) -> Large:
+    model = running(1, 1, asked.hidden)[0].model
+    usual = stepped(*running(asked.sensors, 1, asked.hidden, form.detector(model)), asked.batch, asked.repeats)
     before = _resident_bytes()
-    fleet, detector = running(asked.many, 1, asked.hidden)
+    fleet, detector = running(asked.many, 1, asked.hidden, form.detector(model))
     taken = (_resident_bytes() - before) / asked.many
     cost = stepped(fleet, detector, asked.batch, asked.repeats, among=READINGS)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -15,7 +15,7 @@ import stamina
 import structlog
 from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
-from pipeline import bundle
+from pipeline import bundle, fast
 from pipeline.adapters.checkpoints import FolderCheckpoints
 from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
 from pipeline.adapters.kafka_clients import Client, client
@@ -51,7 +51,10 @@ class App:
         self.settings = settings
         self.status, self.telemetry = Status(), Telemetry()
         self.web = Web(application(self.status, self.telemetry.registry), settings.http)
+        began = time.perf_counter()
         self._serving = serving(settings, models)
+        if settings.kernel != "numpy":
+            _tell_of_kernel(settings.kernel, time.perf_counter() - began)
         self._groups = self._serving.groups()
         self._stopping = threading.Event()
         self._watchdog = threading.Timer(DRAIN_SECONDS, _cut_off)
@@ -107,7 +110,7 @@ class App:
                 self.status.wait(f"no broker at {settings.kafka.bootstrap_servers} answers")
                 source, sink, store = self._connected()
         pace = pace_of(settings)
-        recovery = Recovery(self._groups, store, pace.topic, self._serving.fingerprint, kernel())
+        recovery = Recovery(self._groups, store, pace.topic, self._serving.fingerprint, kernel(settings))
         return Runner(self._groups, source, sink, recovery, pace, lambda: bundle.load_all(settings.model.dir))
 
     def _connected(self) -> tuple[GroupMember, KafkaSink, CheckpointStore]:
@@ -171,7 +174,7 @@ class App:
 
 
 def build(settings: Settings) -> App:
-    """Load and check everything that needs no broker; BundleError, DataError and WebError say what is wrong."""
+    """Load and check everything that needs no broker; Bundle-, Data-, Kernel- and WebError say what is wrong."""
     configure_logging(settings.logging)
     return App(settings, bundle.load_all(settings.model.dir))
 
@@ -189,11 +192,19 @@ def pace_of(settings: Settings) -> Pace:
     )
 
 
-def kernel() -> str:
+def kernel(settings: Settings) -> str:
     """What computes the scores: another library or processor may round the last digit differently."""
     blas = [found for found in threadpool_info() if found["user_api"] == "blas"]
     names = sorted({f"{b['internal_api']} {b['version']} {b.get('architecture', '')}".strip() for b in blas})
-    return ", ".join([f"numpy {np.__version__}", *names])
+    return ", ".join(filter(None, [f"numpy {np.__version__}", *names, fast.recorded(settings.kernel)]))
+
+
+def _tell_of_kernel(kernel: fast.Kernel, seconds: float) -> None:
+    kept = fast.kept_in(kernel)
+    log.info("kernel ready", kernel=fast.recorded(kernel), seconds=round(seconds, 1), kept=kept)
+    if not kept:
+        effect, remedy = "every start compiles anew", "set NUMBA_CACHE_DIR to a folder that only this user may write to"
+        log.warning("kernel not kept", effect=effect, remedy=remedy)
 
 
 def _cut_off() -> None:

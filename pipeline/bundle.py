@@ -32,7 +32,7 @@ from pipeline.core.readings import DAY
 from pipeline.core.scaling import LARGEST_RAW, SMALLEST_SCALE
 from pipeline.core.table import Clock, Count, Lane, Level, Tally, layout
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 MOST_BYTES = 2**32  # of one file; a bundle of a million sensors of one channel takes 2.5 GB
 MANIFEST, WEIGHTS, SENSORS, GOLDEN, SERVING = (
     "manifest.json", "weights.safetensors", "sensors.safetensors", "golden.npz", "serving",
@@ -303,6 +303,7 @@ def _check_numbers(prefix: str, tables: Mapping[str, npt.NDArray[Any]], networks
     """What the detector divides by, takes the exponential of, or indexes with."""
     for name, column, low, high in (
         ("clock", Clock.GAP_LIMIT, 0, 2**60),
+        ("clock", Clock.USUAL_STEP, 0, 2**60),
         ("count", Count.NETWORK, 0, networks - 1),
         ("clock", Clock.LEARN_FROM, -(2**62), 2**53),  # µs: the year 2255
         ("count", Count.FITTED, *((1, 1) if prefix == "sensor" else (0, 0))),

@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import bundle
+import numpy as np
+
+from pipeline import bundle, fast
 from pipeline.adapters.checkpoints import KEPT
 from pipeline.adapters.columns import DataError
 from pipeline.adapters.kafka_admin import Survey, TopicState, survey
@@ -48,7 +50,7 @@ def checks(settings: Settings, look: Callable[..., Survey] = survey, sensors: in
     found = [*_kafka(settings, look), *about_models, *_sensors(settings)]
     if sensors is not None:
         found += _room(settings, sensors, machine_bytes())
-    return [*found, _checkpoints(settings, state_bytes), _http(settings)]
+    return [*found, _kernel(settings), _checkpoints(settings, state_bytes), _http(settings)]
 
 
 def _kafka(settings: Settings, look: Callable[..., Survey]) -> Iterator[Check]:
@@ -136,7 +138,7 @@ def _models(settings: Settings) -> tuple[list[Check], int]:
         return [Check("models", False, str(error), remedy)], 0
     found, state_bytes = [], 0
     for name, model in models.items():
-        known, size = len(model.sensors.names), row_bytes(model)
+        known, size = len(model.sensors.names), row_bytes(model, settings.detection.reorder)
         state_bytes += known * size
         detail = f"version {model.ref.version}, {known} sensors known, {size} bytes of state a sensor"
         found.append(Check(f"model {name}", True, detail))
@@ -153,7 +155,7 @@ def _room(settings: Settings, sensors: int, there: int) -> Iterator[Check]:
     except bundle.BundleError:
         return  # said before
     for name, model in models.items():
-        each = row_bytes(model) + NAME_BYTES
+        each = row_bytes(model, settings.detection.reorder) + NAME_BYTES
         wanted = PROCESS_BYTES + round(WORKING_SHARE * sensors * each)
         detail = (
             f"{sensors} sensors of {each} bytes each: {wanted / 2**30:.2g} GiB with what a checkpoint and growth take, "
@@ -182,6 +184,19 @@ def _sensors(settings: Settings) -> Iterator[Check]:
         yield Check("sensors.csv", False, str(error), "correct the line, or unset sensors_csv")
     else:
         yield Check("sensors.csv", True, f"{settings.sensors_csv}, {len(rows)} lines")
+
+
+def _kernel(settings: Settings) -> Check:
+    """What computes the scores."""
+    try:
+        fast.walkers(settings.kernel)
+    except fast.KernelError as error:
+        return Check("kernel", False, str(error), 'install what it names, or set kernel to "numpy"')
+    if settings.kernel == "numpy":
+        return Check("kernel", True, f"numpy {np.__version__}")
+    kept = fast.kept_in(settings.kernel)
+    where = f"kept in {kept}" if kept else "compiled at every start, as NUMBA_CACHE_DIR names no folder to keep it in"
+    return Check("kernel", True, f"{fast.recorded(settings.kernel)}, {where}")
 
 
 def _checkpoints(settings: Settings, state_bytes: int) -> Check:

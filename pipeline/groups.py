@@ -15,18 +15,24 @@ from pipeline.codecs import decode_frames
 from pipeline.codecs.events import decode_event, parted
 from pipeline.core.alerts import Alert, Kind
 from pipeline.core.detector import Detector
-from pipeline.core.events import Outcome, Swap
+from pipeline.core.events import Maintain, Outcome, Swap
 from pipeline.core.frames import ROW_BITS, batch_of, merged, offset_of
+from pipeline.core.joining import Joiner
+from pipeline.core.maintenance import Maintenance
 from pipeline.core.model import Model
 from pipeline.core.readings import ReadingBatch, Record, Rejected
 from pipeline.core.silence import InputWatch, Outage, Silences
 from pipeline.core.table import Arrays
+from pipeline.core.tags import Tags
 from pipeline.ports import Scored
 from pipeline.routing import Router
 
 log = structlog.get_logger(__name__)
 
+MENDED = ("imputed", "reordered")  # counts of what was put right on the way in
 PIECE_READINGS = 16_384  # of one step: what a message in a batch becomes is bounded by more than the poll
+OPEN = "~open"  # behind a group's name, which has no tilde: its readings that wait for their channels
+MAINTENANCE = "~maintenance"  # of all groups
 IGNORED = ("late", "duplicate", "unusable")  # counts of readings that were good, and yet were not scored
 
 
@@ -53,6 +59,7 @@ class Stepped:
     scored: list[Scored] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)  # of each detector's step
     ignored: dict[str, int] = field(default_factory=dict)  # reason -> readings
+    mended: dict[str, int] = field(default_factory=dict)  # how -> readings
     evicted: dict[str, int] = field(default_factory=dict)  # group -> sensors that made room
     split: list[str] = field(default_factory=list)  # sensors that came new and are in another partition as well
     events: int = 0  # an operator's, applied
@@ -68,11 +75,16 @@ class Groups:
         router: Router,
         muted: AbstractSet[Kind] = frozenset(),
         watch: InputWatch | None = None,
+        joiners: Mapping[str, Joiner] | None = None,
+        tags: Tags | None = None,
     ) -> None:
+        """`joiners`: of the groups whose readings may name a part of their channels."""
         self._detectors = dict(sorted(detectors.items()))
         self._router = router
         self._muted = muted  # kinds that the settings switched off
         self._watch = watch or InputWatch()
+        self._joiners, self._tags = joiners or {}, tags
+        self._maintenance = Maintenance()
 
     @property
     def models(self) -> dict[str, Model]:
@@ -128,7 +140,10 @@ class Groups:
 
     def snapshot(self, partition: int) -> dict[str, Arrays]:
         """The partition's state in every group."""
-        return {name: detector.snapshot(partition) for name, detector in self._detectors.items()}
+        state = {name: detector.snapshot(partition) for name, detector in self._detectors.items()}
+        state |= {name + OPEN: joiner.snapshot(partition) for name, joiner in self._joiners.items()}
+        worked_on = self._maintenance.snapshot(partition)
+        return state | {MAINTENANCE: worked_on} if worked_on else state
 
     def outage(self, partition: int) -> Outage | None:
         """Whether the partition itself is silent, beside the state of its sensors."""
@@ -146,6 +161,13 @@ class Groups:
                 self._detectors[name].restore(partition, groups[name])
                 if adopt:
                     self._detectors[name].adopt(partition)
+            for name, joiner in self._joiners.items():
+                joiner.drop(partition)
+                if name + OPEN in groups:
+                    joiner.restore(partition, groups[name + OPEN])
+            self._maintenance.drop(partition)
+            if MAINTENANCE in groups:
+                self._maintenance.restore(partition, groups[MAINTENANCE])
         except ValueError:
             self.drop(partition)
             raise
@@ -156,8 +178,11 @@ class Groups:
     def drop(self, partition: int) -> None:
         """Let a partition's state go."""
         self._watch.drop(partition)
+        self._maintenance.drop(partition)
         for detector in self._detectors.values():
             detector.drop(partition)
+        for joiner in self._joiners.values():
+            joiner.drop(partition)
 
     def open_alerts(self) -> list[Alert]:
         """Every alert that is open now."""
@@ -175,10 +200,13 @@ class Groups:
 
     def _read(self, records: Sequence[Record], stepped: Stepped) -> None:
         decoded = decode_frames(records)
-        routed, strays = self._router.split(decoded.frames)
+        frames = self._tags.renamed(decoded.frames) if self._tags else decoded.frames
+        routed, strays = self._router.split(frames)
         stepped.refused += decoded.rejected + strays
         for name, frames in routed.items():
-            batch = batch_of(frames, self._detectors[name].model.channels)
+            batch = self._maintenance.masked(batch_of(frames, self._detectors[name].model.channels))
+            if name in self._joiners:
+                batch = self._joined(name, batch, stepped)
             for start in range(0, len(batch), PIECE_READINGS):
                 piece = batch if len(batch) <= PIECE_READINGS else batch.take(slice(start, start + PIECE_READINGS))
                 self._step(self._detectors[name], piece, stepped)
@@ -190,9 +218,19 @@ class Groups:
             stepped.refused.append(event)
             return
         stepped.events += 1
+        if isinstance(event, Maintain):
+            self._maintenance.apply(event)
+            return
+        for joiner in self._joiners.values():
+            joiner.retire(event.partition, event.sensor)
         for detector in self._detectors.values():
             told = self._audible(detector.apply(event).alerts)
             stepped.raised += [Raised(alert, record.timestamp) for alert in told]
+
+    def _joined(self, group: str, batch: ReadingBatch, stepped: Stepped) -> ReadingBatch:
+        batch, counts = self._joiners[group].join(batch)
+        self._count(group, counts, stepped)
+        return batch
 
     def _step(self, detector: Detector, batch: ReadingBatch, stepped: Stepped) -> None:
         began = time.perf_counter()
@@ -202,13 +240,17 @@ class Groups:
         stepped.scored.append(Scored(detector.model, in_messages, outcome))
         stepped.refused += [r._replace(offset=offset_of(r.offset)) for r in outcome.rejected]
         stepped.raised += self._raised(batch, outcome)
-        for reason in IGNORED:
-            if how_many := outcome.counts.get(reason):
-                stepped.ignored[reason] = stepped.ignored.get(reason, 0) + how_many
-        if evicted := outcome.counts.get("evicted"):
-            stepped.evicted[detector.model.group] = stepped.evicted.get(detector.model.group, 0) + evicted
+        self._count(detector.model.group, outcome.counts, stepped)
         stepped.split += outcome.split
         _advance(stepped.watermarks, batch, detector.rules.max_future)
+
+    def _count(self, group: str, counts: Mapping[str, int], stepped: Stepped) -> None:
+        for names, seen in ((IGNORED, stepped.ignored), (MENDED, stepped.mended)):
+            for name in names:
+                if how_many := counts.get(name):
+                    seen[name] = seen.get(name, 0) + how_many
+        if evicted := counts.get("evicted"):
+            stepped.evicted[group] = stepped.evicted.get(group, 0) + evicted
 
     def _raised(self, batch: ReadingBatch, outcome: Outcome) -> Iterator[Raised]:
         if not outcome.alerts:

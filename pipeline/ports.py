@@ -69,7 +69,7 @@ class Scored(NamedTuple):
     def take(self, rows: IntArray) -> Scored:
         """The readings at `rows`, in that order; the scores alone are kept of the outcome."""
         said = self.outcome
-        kept = Outcome(said.scores[rows], said.alerting[rows], said.expected[rows], said.band[rows])
+        kept = Outcome(said.scores[rows], said.alerting[rows], said.expected[rows], said.band[rows], said.imputed[rows])
         return Scored(self.model, self.batch.take(rows), kept)
 
 

@@ -94,7 +94,7 @@ def hashes(groups: Groups) -> dict[str, str]:
 def changed(checkpoint: Checkpoint, now: Mapping[str, str], fingerprint: str) -> str:
     """What is not as it was when the checkpoint was taken; "" where all is. `now` are the bundles that serve."""
     if checkpoint.settings != fingerprint:
-        return "other settings in [detection], model.groups or sensors.csv"
+        return "other settings in [detection], [model] or sensors.csv"
     then = checkpoint.models
     others = sorted(group for group in now.keys() | then.keys() if now.get(group) != then.get(group))
     return f"another model for {', '.join(others)}" if others else ""

@@ -47,7 +47,8 @@ def repartitioned(found: Mapping[int, Checkpoint], partitions: int, place: Place
                 f"{c.topic}, partitions {first.partition} and {c.partition}: kept under different models or settings; "
                 "start every member with the same ones on the old topic, or set the checkpoints aside"
             )
-    groups = {group: _spread(found, group, partitions, place) for group in first.groups}
+    kept = sorted({group for c in found.values() for group in c.groups})
+    groups = {group: _spread(found, group, partitions, place) for group in kept}
     wider = []
     for partition in sorted(range(partitions), reverse=True):
         at = found[partition].position.offset if partition in found else 0
@@ -65,6 +66,7 @@ def repartitioned(found: Mapping[int, Checkpoint], partitions: int, place: Place
 
 def _spread(found: Mapping[int, Checkpoint], group: str, partitions: int, place: Place) -> list[Arrays]:
     """The rows of each of so many partitions."""
+    found = {source: c for source, c in found.items() if group in c.groups}
     at: dict[bytes, tuple[int, int]] = {}  # sensor -> partition it was in, row there
     for source, c in found.items():
         for row, sensor in enumerate(c.groups[group][NAMES].tolist()):
@@ -81,6 +83,8 @@ def _spread(found: Mapping[int, Checkpoint], group: str, partitions: int, place:
     ]
     for destination, (of, moved) in enumerate(zip(rows, spread, strict=True)):
         came = np.repeat(list(of), [len(chosen) for chosen in of.values()])  # the partition of each row until now
+        if "clock" not in moved:  # beside the detectors' state
+            continue
         # of the old partition: none here
         for column in (Clock.OFFSET, Clock.ASTRAY_OFFSET, Clock.ONSET_OFFSET, Clock.BELIEVED_OFFSET):
             moved["clock"][came != destination, column] = -1

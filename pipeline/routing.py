@@ -27,9 +27,8 @@ import numpy.typing as npt
 
 from pipeline.core.frames import ROW_BITS, Frame
 from pipeline.core.model import Model
-from pipeline.core.readings import Reason, Rejected
+from pipeline.core.readings import PLAIN, Reason, Rejected
 
-PLAIN = "value"  # the channel of a reading that names none
 MAX_CACHED = 4096  # decisions; a hostile sender can name channels without end,
 MAX_SENSORS = 2**18  # and sensors
 MAX_SHOWN = 8  # names in a refusal

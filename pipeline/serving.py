@@ -11,10 +11,14 @@ from pipeline.bundle import BundleError
 from pipeline.core.alerts import Kind
 from pipeline.core.detector import Detector
 from pipeline.core.events import Rules
+from pipeline.core.joining import Joiner
 from pipeline.core.model import Model
 from pipeline.core.readings import SECOND
 from pipeline.core.silence import InputWatch
+from pipeline.core.tags import Tags
 from pipeline.core.thresholds import Budget
+from pipeline.core.walking import Walkers
+from pipeline.fast import walkers
 from pipeline.groups import Groups
 from pipeline.routing import Router, groups_of
 from pipeline.settings_schema import Settings
@@ -30,16 +34,32 @@ class Serving:
     input_silent_share: float
     patterns: Mapping[str, str]  # of sensors, where the settings have one
     fingerprint: str  # SHA-256 of the settings and of sensors.csv, as far as they can change an alert
+    join: bool = False  # readings that name a part of their channels wait for the others
+    tag: str | None = None  # pattern of sensors that are one channel of another
+    walkers: Walkers | None = None  # a compiled form for ordinary readings, where the settings want it
 
     def groups(self) -> Groups:
         """A new detector for each group, behind their router."""
-        detectors = {name: Detector(model, self.rules[name]) for name, model in self.models.items()}
+        detectors = {
+            name: Detector(model, self.rules[name], walkers=self.walkers) for name, model in self.models.items()
+        }
         watch = InputWatch(self.input_silent_share)
-        return Groups(detectors, Router(groups_of(self.models, self.patterns)), self.muted, watch)
+        router, tags = Router(groups_of(self.models, self.patterns)), Tags(self.tag) if self.tag else None
+        return Groups(detectors, router, self.muted, watch, self._joiners(), tags)
+
+    def _joiners(self) -> dict[str, Joiner]:
+        return {
+            name: Joiner(
+                len(model.channels), model.interval, max_future=self.rules[name].max_future,
+                most=self.rules[name].most_sensors,
+            )
+            for name, model in self.models.items()
+            if (self.join or self.tag) and len(model.channels) > 1
+        }  # fmt: skip
 
 
 def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
-    """What these settings make of these models; DataError where sensors.csv cannot be read."""
+    """What these settings make of these models; DataError where sensors.csv cannot be read, KernelError."""
     patterns, detection = settings.model.groups, settings.detection
     if strangers := sorted(patterns.keys() - models.keys()):
         raise BundleError(
@@ -53,6 +73,8 @@ def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
             fleet=fleet,
             budget=Budget.parse(detection.budget),
             max_future=round(detection.max_future_seconds * SECOND),
+            reorder=detection.reorder,
+            bridge=detection.bridge,
             bounds=bounds(sensors, model.channels),
             most_sensors=detection.max_sensors_per_partition,
         )
@@ -66,4 +88,5 @@ def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
     }
     muted = frozenset(kind for kind, wanted in on.items() if not wanted)
     fingerprint = hashlib.sha256(f"{settings.fingerprint()} {sensors}".encode()).hexdigest()
-    return Serving(models, rules, muted, detection.input_silent_share, patterns, fingerprint)
+    share, join, tag = detection.input_silent_share, settings.model.join, settings.model.tag
+    return Serving(models, rules, muted, share, patterns, fingerprint, join, tag, walkers(settings.kernel))

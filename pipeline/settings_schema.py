@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipeline.core.tags import Tags
 from pipeline.core.thresholds import Budget
 
 SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:,/\[\]]+):\d{1,5}")
@@ -50,6 +51,12 @@ def _budget(value: str) -> str:
     return value
 
 
+def _tag(value: str) -> str:
+    Tags(value)
+    return value
+
+
+Tag = Annotated[str, AfterValidator(_tag)]
 Servers = Annotated[str, AfterValidator(_servers)]
 Start = Annotated[Literal["latest", "earliest"] | datetime, BeforeValidator(_start)]
 BudgetText = Annotated[str, AfterValidator(_budget)]
@@ -210,6 +217,17 @@ class ModelSettings(_Section):
         description="Sensors of a group by pattern, as in a shell; without one, a sensor's channels choose the group.",
         examples=[{"pumps": "plant1/pump-*"}],
     )
+    join: bool = Field(
+        default=False,
+        description="Whether readings that name a part of their group's channels are joined, one reading a sampling "
+        "interval.",
+    )
+    tag: Tag | None = Field(
+        default=None,
+        description="Names of sensors that are one channel of another: a regular expression with the groups `sensor` "
+        "and `channel`. Their readings are joined.",
+        examples=["(?P<sensor>.+)/(?P<channel>temperature|vibration)"],
+    )
 
 
 class DetectionSettings(_Section):
@@ -226,6 +244,21 @@ class DetectionSettings(_Section):
     )
     catchup_after_seconds: PositiveFloat = Field(
         default=300.0, description="Alerts on readings older than this carry `mode: catchup`."
+    )
+    reorder: int = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="Readings that may overtake one of their sensor and still find it put back in order: each waits "
+        "for so many later ones, and so does every alert. 0: a reading that was overtaken is only counted. A change "
+        "may drop what waits.",
+    )
+    bridge: int = Field(
+        default=4,
+        ge=0,
+        le=64,
+        description="Missing readings in a row, at most, that the forecast stands in for, where a sensor keeps its "
+        "interval; after more of them its window restarts. 0: readings are taken as they come.",
     )
     stuck: bool = Field(default=True, description="Whether a value that no longer moves raises an alert.")
     gap: bool = Field(default=True, description="Whether a sensor that falls silent raises an alert.")
@@ -298,6 +331,11 @@ class Settings(BaseSettings):
         description="A folder with one file a secret, named like `kafka__sasl_password`.",
         examples=["/run/secrets/foreshock"],
     )
+    kernel: Literal["numpy", "numba"] = Field(
+        default="numpy",
+        description="What computes the scores; both raise the same alerts. `numba` needs the extra `fast`, pays most "
+        "for thin batches and catch-up, and compiles for half a minute before it serves for the first time.",
+    )
     kafka: KafkaSettings
     model: ModelSettings = ModelSettings()
     detection: DetectionSettings = DetectionSettings()
@@ -319,5 +357,6 @@ class Settings(BaseSettings):
     def fingerprint(self) -> str:
         """SHA-256 of the settings that can change an alert, `sensors.csv` apart."""
         detection = self.detection.model_dump(mode="json", exclude={"catchup_after_seconds"})  # that is only a label
-        deciding = {"detection": detection, "groups": self.model.groups}
+        deciding: dict[str, object] = {"detection": detection, "groups": self.model.groups}
+        deciding |= self.model.model_dump(include={"join", "tag"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()

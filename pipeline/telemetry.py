@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pipeline.core.alerts import Alert, ModelRef
 from pipeline.core.readings import SECOND, Reason
-from pipeline.groups import IGNORED
+from pipeline.groups import IGNORED, MENDED
 from pipeline.progress import Progress, Turn
 from pipeline.settings_schema import LoggingSettings
 
@@ -25,6 +25,7 @@ METRIC_NAMES = (
     "foreshock_readings_total",
     "foreshock_rejected_total",
     "foreshock_ignored_total",
+    "foreshock_mended_total",
     "foreshock_evicted_total",
     "foreshock_split_sensors_total",
     "foreshock_events_total",
@@ -90,6 +91,7 @@ class Telemetry:
         self._readings = counter("foreshock_readings", "Readings that reached their group's detector.", "group")
         self._rejected = counter("foreshock_rejected", "Messages, or readings of a batch, refused, and why.", "reason")
         self._ignored = counter("foreshock_ignored", "Good readings that were not scored, and why.", "reason")
+        self._mended = counter("foreshock_mended", "Readings that were put right on the way in, and how.", "how")
         self._evicted = counter("foreshock_evicted", "Sensors that made room for others.", "group")
         self._split = Counter(
             "foreshock_split_sensors", "Sensors that came up in a second partition.", registry=registry
@@ -128,6 +130,8 @@ class Telemetry:
             self._rejected(reason.value)  # 0 from the start, so that the first one shows as an increase
         for ignored in IGNORED:
             self._ignored(ignored)
+        for how in MENDED:
+            self._mended(how)
 
     def turned(self, turn: Turn, partitions: Mapping[int, Progress]) -> None:
         """What a turn did, and where its partitions stand."""
@@ -136,10 +140,12 @@ class Telemetry:
             self._readings(scored.model.group).inc(len(scored.batch))
         for rejected in turn.refused:
             self._rejected(rejected.reason.value).inc(rejected.readings)
-        for reason, how_many in turn.stepped.ignored.items():
-            self._ignored(reason).inc(how_many)
-        for group, how_many in turn.stepped.evicted.items():
-            self._evicted(group).inc(how_many)
+        stepped = turn.stepped
+        for family, counts in (
+            (self._ignored, stepped.ignored), (self._mended, stepped.mended), (self._evicted, stepped.evicted),
+        ):  # fmt: skip
+            for label, how_many in counts.items():
+                family(label).inc(how_many)
         self._split.inc(len(turn.stepped.split))
         self._events.inc(turn.stepped.events)
         for alert in turn.alerts:

@@ -20,7 +20,8 @@ def lanes(targets: list[int], seen: int = 0, *, learns: bool = False, unseen: bo
     """These targets of one sensor have a value."""
     at, one = np.array(targets, np.intp), np.ones(len(targets), np.int64)
     each = np.ones(len(targets), np.bool_)
-    return Lanes(at, at, seen * one, (seen * one).astype(np.int32), learns * each, unseen * each)
+    old = at[: len(at) * (seen >= MEMORY_DELAY)]
+    return Lanes(at, at, seen * one, (seen * one).astype(np.int32), learns * each, unseen * each, old)
 
 
 def follow(arrays: Columns, x: Array, errors: Array | None = None, made: Array | None = None) -> Array:

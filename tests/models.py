@@ -62,8 +62,10 @@ def waves(sensors: int, rows: int, channels: int = 1, seed: int = 0) -> FloatArr
     return values
 
 
-def stream(values: FloatArray, *, partitions: int = 1, dropped: float = 0.0, seed: int = 0) -> ReadingBatch:
-    """All readings of `waves` in time order, sensors interleaved; some are dropped in runs, which makes gaps."""
+def stream(
+    values: FloatArray, *, partitions: int = 1, dropped: float = 0.0, bad: float = 0.0, seed: int = 0
+) -> ReadingBatch:
+    """All readings of `waves` in time order, sensors interleaved; some are dropped in runs, some of bad quality."""
     rows, sensors, _ = values.shape
     rng = np.random.default_rng(seed)
     lost = np.zeros((rows, sensors), bool)
@@ -71,12 +73,16 @@ def stream(values: FloatArray, *, partitions: int = 1, dropped: float = 0.0, see
         start = int(rng.integers(rows))
         lost[start : start + int(rng.integers(1, 24)), int(rng.integers(sensors))] = True
     row, sensor = np.nonzero(~lost)
+    usable = np.ones(len(row), bool)
+    for _ in range(int(bad * len(row) / 12)):
+        start, which = int(rng.integers(rows)), int(rng.integers(sensors))
+        usable &= (sensor != which) | (row < start) | (row >= start + int(rng.integers(1, 24)))
     times = START + row * INTERVAL
     return ReadingBatch(
         sensors=[f"s{i}" for i in sensor.tolist()],
         times=times.astype(np.int64),
         values=values[row, sensor],
-        usable=np.ones(len(row), bool),
+        usable=usable,
         partitions=(sensor % partitions).astype(np.int64),
         offsets=np.arange(len(row), dtype=np.int64),
         received=times.astype(np.int64),

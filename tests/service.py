@@ -34,8 +34,9 @@ PATIENCE_SECONDS = 30.0
 
 def saved(root: Path, of: Model | None = None) -> None:
     """A bundle that serves, with random weights."""
-    golden = np.random.default_rng(0).normal(size=(2, 64, 2)).astype(np.float32)
-    bundle.serve(bundle.save(of or model(), root, {}, golden))
+    of = of or model()
+    golden = np.random.default_rng(0).normal(size=(2, 64, 2 * len(of.channels))).astype(np.float32)
+    bundle.serve(bundle.save(of, root, {}, golden))
 
 
 @dataclass

@@ -92,7 +92,7 @@ def _first_tables(model: Model, sensors: Sequence[Sensor]) -> SensorTables:
         arrays.lane[i, known, Lane.HIGH] = np.nanmax(fit[:, known], axis=0)
         arrays.tally[i, :, Tally.STUCK_LIMIT] = quality.stuck_limits(values)[targets]
         arrays.clock[i, Clock.LEARN_FROM] = history.times[sensor.counted_from]
-        arrays.clock[i, Clock.GAP_LIMIT] = history.gap_limit
+        arrays.clock[i, [Clock.GAP_LIMIT, Clock.USUAL_STEP]] = history.gap_limit, history.usual_step
         arrays.count[i, [Count.NETWORK, Count.FITTED]] = sensor.network, TRAINED
         arrays.level[i, : Level.OWN_BLOCKS + 1] = episodes.NO_GROUP
     return SensorTables(tuple(s.history.sensor for s in sensors), learned(arrays, fields))

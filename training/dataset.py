@@ -13,7 +13,7 @@ from sklearn.preprocessing import RobustScaler, StandardScaler
 
 from pipeline.adapters.files import DataError, Series
 from pipeline.core.model import Model
-from pipeline.core.quality import USUAL_SILENCE, gap_limit
+from pipeline.core.quality import USUAL_SILENCE, gap_limit, usual_step
 from pipeline.core.readings import DAY, SECOND, BoolArray, FloatArray, IntArray
 from pipeline.core.scaling import LARGEST_RAW, Statistics
 
@@ -37,6 +37,7 @@ class History:
     starts: IntArray  # (segments,) the first row after each gap; row 0 is one
     held_out: int  # the first row of the held-out part
     gap_limit: int  # µs of silence beyond which a new segment starts
+    usual_step: int = 0  # µs, the longest between readings that is usual; 0: the interval
 
     def __len__(self) -> int:
         return len(self.times)
@@ -241,7 +242,7 @@ def history(series: Series, channels: Sequence[str], interval: int, masked: Span
     tolerated = np.where(np.diff(kept) > 1, min(limit, USUAL_SILENCE * interval), limit)
     starts = np.r_[0, np.flatnonzero(np.diff(times) > tolerated) + 1]
     held_out = len(times) - int(HELD_OUT * len(times))
-    return History(series.sensor, times, filled, missing, starts, held_out, limit)
+    return History(series.sensor, times, filled, missing, starts, held_out, limit, usual_step(series.times, interval))
 
 
 def _median(values: FloatArray) -> FloatArray:

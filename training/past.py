@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.adapters import files
+from pipeline.adapters import joined
 from pipeline.adapters.files import Series
 from pipeline.core.alerts import Alert
 from pipeline.core.readings import Rejected
+from pipeline.core.tags import Tags
 from training.masking import Episode, QualityArray, episodes, read_alerts
 
 if TYPE_CHECKING:
@@ -28,18 +29,30 @@ class Past:
     notes: Sequence[str] = ()  # what was not read, in sentences
 
 
-def from_files(path: Path, alerts: Path | None = None, timezone: str = "UTC") -> Past:
+def from_files(
+    path: Path, alerts: Path | None = None, timezone: str = "UTC", *, join: bool = False, tag: str | None = None
+) -> Past:
     """Readings from CSV or Parquet, alerts from the JSON lines of `foreshock replay --alerts`."""
-    return Past(files.read(path, timezone), episodes(read_alerts(alerts)) if alerts else ())
+    return Past(joined.read(path, timezone, join=join, tag=tag), episodes(read_alerts(alerts)) if alerts else ())
 
 
 def from_topic(
-    kafka: KafkaSettings, since: int, max_future: int, topic: str | None = None, on_records: OnRecords | None = None
+    kafka: KafkaSettings,
+    since: int,
+    max_future: int,
+    topic: str | None = None,
+    on_records: OnRecords | None = None,
+    *,
+    join: bool = False,
+    tag: str | None = None,
 ) -> Past:
     """Readings from `since` (µs) on, out of `topic` or the one in the settings; alerts out of the settings' topic."""
     from pipeline.adapters import kafka_history  # a history in files needs no Kafka
 
-    readings = kafka_history.read_readings(kafka, topic or kafka.topics.readings, since, max_future, on_records)
+    tags = Tags(tag) if tag else None
+    readings = kafka_history.read_readings(
+        kafka, topic or kafka.topics.readings, since, max_future, on_records, tags=tags, join=join
+    )
     refused: list[Rejected] = []
 
     def alerts() -> Iterator[Alert]:

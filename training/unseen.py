@@ -39,7 +39,8 @@ def group_prior(
     prior = {name: rows[0].copy() for name, rows in learned(SensorTable(fields).blank(1), fields).items()}
     del prior["scale"]  # of its own first readings
     prior["lane"][:, Lane.LOG_ERROR] = np.median(trained.lane[..., Lane.LOG_ERROR], axis=0)
-    prior["clock"][Clock.GAP_LIMIT] = int(np.median(trained.clock[:, Clock.GAP_LIMIT]))
+    for pace in (Clock.GAP_LIMIT, Clock.USUAL_STEP):
+        prior["clock"][pace] = int(np.median(trained.clock[:, pace]))
     prior["level"][: Level.OWN_BLOCKS + 1] = episodes.NO_GROUP
     unknown = replace(model, sensors=SensorTables((), {}), prior=prior)
     stretches = _stretches(histories, model.network.window)
@@ -49,7 +50,7 @@ def group_prior(
     prior["tail"] = pooled(rehearse(unknown, stretches, detector_of=detector_of).arrays.tail)
     judged: Rehearsed = rehearse(replace(unknown, prior=prior), stretches, detector_of=detector_of)
     blocks = judged.blocks[np.isfinite(judged.blocks)][None]
-    usual, excess = usual_episode(blocks, episodes.winsored(len(model.targets)), anywhere=0.0)
+    usual, excess = usual_episode(blocks, episodes.WINSORED, anywhere=0.0)  # one sensor's incidents weigh little here
     prior["level"][: Level.OWN_BLOCKS + 1] = usual, excess, usual, excess, episodes.UNSEEN_BLOCKS
     return prior
 

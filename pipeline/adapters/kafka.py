@@ -14,7 +14,7 @@ from kafka.structs import MemberState
 
 from pipeline.adapters.kafka_commits import ANSWER_SECONDS, Committed, named_twice
 from pipeline.adapters.kafka_connection import KafkaAwayError, connection
-from pipeline.adapters.kafka_member import FETCH_BYTES, METADATA_SECONDS, MILLISECOND, GroupMember
+from pipeline.adapters.kafka_member import CLIENT_ID, FETCH_BYTES, METADATA_SECONDS, MILLISECOND, GroupMember
 from pipeline.adapters.kafka_rebalances import Assignor, GivenUpError, Rebalances
 from pipeline.core.readings import Record
 from pipeline.settings_schema import KafkaSettings
@@ -27,14 +27,14 @@ log = structlog.get_logger(__name__)
 class KafkaSource(GroupMember):
     """One member of the group, on the loop's thread; the client's own I/O thread keeps it in the group."""
 
-    def __init__(self, settings: KafkaSettings, *, client_id: str = "foreshock") -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         """Connect; KafkaAwayError where no broker answers within a moment."""
         super().__init__(settings)
         self._rebalances = Rebalances(self.noted)
         try:
             self.consumer = KafkaConsumer(
                 **connection(settings),
-                client_id=client_id,
+                client_id=CLIENT_ID,
                 group_id=settings.group_id,
                 group_instance_id=settings.instance_id,  # a restart within the session timeout moves no partition
                 enable_auto_commit=False,
@@ -114,7 +114,8 @@ class KafkaSource(GroupMember):
         with _answered():
             return int(self.consumer.beginning_offsets([tp], timeout_ms=ANSWER_MS)[tp])
 
-    def _ends(self, partitions: Sequence[int], seconds: float) -> dict[int, int]:
+    def ends(self, partitions: Sequence[int], seconds: float) -> dict[int, int]:
+        """Behind the last committed record of each, now."""
         with _answered():
             ends = self.consumer.end_offsets([*map(self._tp, partitions)], timeout_ms=round(seconds * 1000))
         return {tp.partition: int(end) for tp, end in ends.items()}

@@ -45,6 +45,7 @@ class Message(NamedTuple):
     value: bytes
     headers: list[tuple[str, bytes]]
     partition: int | None = None
+    timestamp: int | None = None  # ms; now, if not given
 
 
 class Committed(NamedTuple):

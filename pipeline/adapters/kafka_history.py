@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,14 @@ import numpy.typing as npt
 from pipeline.adapters.files import DataError, Series
 from pipeline.adapters.kafka_span import QUIET_SECONDS, OnRecords, records_since
 from pipeline.codecs import decode
+from pipeline.codecs.events import decode_event, parted
 from pipeline.codecs.json import decode_alert
 from pipeline.core.alerts import Alert
+from pipeline.core.events import Maintain
+from pipeline.core.joining import Whole, whole
+from pipeline.core.maintenance import Maintenance
 from pipeline.core.readings import Quality, Reading, Reason, Record, Rejected
+from pipeline.core.tags import Tags
 from pipeline.settings_schema import KafkaSettings
 
 NAN = float("nan")
@@ -49,17 +55,25 @@ def parse_since(text: str, now: datetime) -> int:
 
 
 def read_readings(
-    settings: KafkaSettings, topic: str, since: int, max_future: int, on_records: OnRecords | None = None
+    settings: KafkaSettings,
+    topic: str,
+    since: int,
+    max_future: int,
+    on_records: OnRecords | None = None,
+    *,
+    tags: Tags | None = None,
+    join: bool = False,
 ) -> Recorded:
     """Every reading whose record is not older than `since` (µs); DataError where there is none.
 
     Takes 9 bytes a reading and 8 for each of its channels. Refused is what the live service would refuse: a message
-    that is no reading, and a reading more than `max_future` (µs) ahead of its record.
+    that is no reading, and a reading more than `max_future` (µs) ahead of its record. With `join`, or `tags`, readings
+    that name a part of their sensor's channels are joined. What an operator has called maintenance is of that quality.
     """
     columns: dict[tuple[str, int], _Columns] = {}
-    refused = 0
-    for records in records_since(settings, topic, since, on_records):
-        readings, rejected = decode(records)
+    refused, maintenance = 0, Maintenance()
+    for records, event in chain.from_iterable(map(parted, records_since(settings, topic, since, on_records))):
+        readings, rejected = decode(records, tags)
         refused += len(rejected)
         for reading in readings:
             if reading.received and reading.time > reading.received + max_future:
@@ -68,11 +82,13 @@ def read_readings(
             place = reading.sensor, reading.partition
             if (of_sensor := columns.get(place)) is None:
                 of_sensor = columns[place] = _Columns()
-            of_sensor.add(reading)
+            of_sensor.add(maintenance.said_of(reading))
+        if event is not None and isinstance(said := decode_event(event), Maintain):
+            maintenance.apply(said)
     if not columns:
         start = datetime.fromtimestamp(since / 1e6, UTC).isoformat(timespec="seconds")
         raise DataError(f"topic {topic} holds no reading since {start}; go further back, or check what is produced")
-    return _recorded(columns, refused)
+    return _recorded(columns, refused, join=join or tags is not None)
 
 
 def read_alerts(
@@ -122,7 +138,7 @@ class _Columns:
         return Series(sensor, np.frombuffer(self.times, np.int64), tuple(self.values), values)
 
 
-def _recorded(columns: dict[tuple[str, int], _Columns], refused: int) -> Recorded:
+def _recorded(columns: dict[tuple[str, int], _Columns], refused: int, *, join: bool) -> Recorded:
     """Lets go of the columns one by one. A sensor that moved to another partition was there later."""
     partitions: dict[str, list[_Columns]] = {}
     for sensor, partition in sorted(columns):
@@ -131,11 +147,22 @@ def _recorded(columns: dict[tuple[str, int], _Columns], refused: int) -> Recorde
     quality: dict[str, npt.NDArray[np.uint8]] = {}
     for sensor in sorted(partitions):
         parts = sorted(partitions.pop(sensor), key=lambda part: part.times[0])
-        said = np.concatenate([np.frombuffer(part.quality, np.uint8) for part in parts])
-        if said.any():
-            quality[sensor] = said
-        series.append(_joined([part.series(sensor) for part in parts]))
+        said = [np.frombuffer(part.quality, np.uint8) for part in parts]
+        found = [part.series(sensor) for part in parts]
+        if join:
+            found, said = map(list, zip(*map(_whole, found, said), strict=True))
+        if any(each.any() for each in said):
+            quality[sensor] = np.concatenate(said)
+        series.append(_joined(found))
     return Recorded(series, quality, refused)
+
+
+def _whole(part: Series, quality: npt.NDArray[np.uint8]) -> tuple[Series, npt.NDArray[np.uint8]]:
+    parts = Whole(part.times, part.values, quality == QUALITY[Quality.GOOD])
+    if (made := whole(parts)) is parts:
+        return part, quality
+    said = np.where(made.usable, QUALITY[Quality.GOOD], QUALITY[Quality.BAD]).astype(np.uint8)
+    return replace(part, times=made.times, values=made.values), said
 
 
 def _joined(parts: list[Series]) -> Series:

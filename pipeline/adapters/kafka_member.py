@@ -20,6 +20,7 @@ from pipeline.core.readings import Record
 from pipeline.ports import Assigned, Polled, Position
 from pipeline.settings_schema import KafkaSettings
 
+CLIENT_ID = "foreshock"  # in the brokers' logs and quotas
 BEAT_SECONDS = 1.0  # for a question whose answer can wait for the next turn
 METADATA_SECONDS = 30.0  # until a new partition is noticed
 FETCH_BYTES = 8 * 2**20  # of a partition, at most: room for max_poll_records of a kilobyte
@@ -77,13 +78,18 @@ class GroupMember(ABC):
     def at_end(self, partitions: AbstractSet[int]) -> set[int]:
         """Ask for the ends now: the last fetch may be old, and a leader that is away would pass for a quiet one."""
         try:
-            ends = self._ends(sorted(partitions), BEAT_SECONDS)
+            ends = self.ends(sorted(partitions), BEAT_SECONDS)
         except KafkaAwayError:
             return set()
         positions = {partition: self._reached(partition) for partition in partitions}
         # The embedded broker names ends that are too low, hence the highest that anything has named.
         highest = {partition: max(end, self._end_seen(partition) or 0) for partition, end in ends.items()}
         return {p for p, position in positions.items() if position is not None and position >= highest[p]}
+
+    @property
+    def held(self) -> set[int]:
+        """Partitions that the group has given to this member, started or not."""
+        return self._coming | self._started
 
     @abstractmethod
     def close(self) -> None:
@@ -136,7 +142,7 @@ class GroupMember(ABC):
         """The first offset that retention has left."""
 
     @abstractmethod
-    def _ends(self, partitions: Sequence[int], seconds: float) -> dict[int, int]:
+    def ends(self, partitions: Sequence[int], seconds: float) -> dict[int, int]:
         """Behind the last committed record of each, now."""
 
     @abstractmethod
@@ -193,7 +199,7 @@ class GroupMember(ABC):
             found = self._at_time(partition, round(start.timestamp() * 1000))
             if found is not None:
                 return found
-        return self._ends([partition], ANSWER_SECONDS)[partition]
+        return self.ends([partition], ANSWER_SECONDS)[partition]
 
     def _look_for_partitions_that_nobody_has(self) -> None:
         """Until there are none: joining once more makes the group give them to somebody."""

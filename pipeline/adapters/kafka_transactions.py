@@ -86,7 +86,11 @@ class KafkaTransactionalProducer:
         sent, waiting = [], 0
         with self._said():
             for m in messages:
-                sent.append(self._producer.send(m.topic, m.value, key=m.key, headers=m.headers, partition=m.partition))
+                sent.append(
+                    self._producer.send(
+                        m.topic, m.value, key=m.key, headers=m.headers, partition=m.partition, timestamp_ms=m.timestamp
+                    )
+                )
                 waiting += len(m.value)
                 if waiting > FLUSH_BYTES:
                     self._producer.flush()

@@ -35,7 +35,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from pipeline.adapters.kafka_commits import ANSWER_SECONDS, Committed, InDoubtError
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
-from pipeline.adapters.kafka_member import FETCH_BYTES, METADATA_SECONDS, MILLISECOND, GroupMember
+from pipeline.adapters.kafka_member import CLIENT_ID, FETCH_BYTES, METADATA_SECONDS, MILLISECOND, GroupMember
 from pipeline.adapters.librdkafka_connection import cause, configuration, translated
 from pipeline.core.readings import Record
 from pipeline.settings_schema import KafkaSettings
@@ -81,7 +81,7 @@ NOTHING = Found([], {})
 class LibrdkafkaSource(GroupMember):
     """One member of the group; see the top of this file."""
 
-    def __init__(self, settings: KafkaSettings, *, client_id: str = "foreshock") -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         """Connect; KafkaAwayError where no broker answers within a moment."""
         super().__init__(settings)
         self._next: dict[int, int] = {}  # partition that was started -> the next offset
@@ -95,7 +95,7 @@ class LibrdkafkaSource(GroupMember):
         self._consumer = Consumer(
             {
                 **reaching,
-                "client.id": client_id,
+                "client.id": CLIENT_ID,
                 "group.id": settings.group_id,
                 # a restart within the session timeout moves no partition
                 **({} if settings.instance_id is None else {"group.instance.id": settings.instance_id}),
@@ -202,7 +202,8 @@ class LibrdkafkaSource(GroupMember):
     def _earliest(self, partition: int) -> int:
         return self._offsets([partition], EARLIEST, ANSWER_SECONDS)[partition]
 
-    def _ends(self, partitions: Sequence[int], seconds: float) -> dict[int, int]:
+    def ends(self, partitions: Sequence[int], seconds: float) -> dict[int, int]:
+        """Behind the last committed record of each, now."""
         return self._offsets(partitions, LATEST, seconds)
 
     def _at_time(self, partition: int, milliseconds: int) -> int | None:

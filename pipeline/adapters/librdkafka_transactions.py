@@ -106,6 +106,8 @@ class LibrdkafkaProducer:
         words: dict[str, Any] = {"key": m.key, "value": m.value, "headers": m.headers, "on_delivery": self._told}
         if m.partition is not None:
             words["partition"] = m.partition
+        if m.timestamp is not None:
+            words["timestamp"] = m.timestamp
         while True:
             try:
                 self._producer.produce(m.topic, **words)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import checkpoint, demo, judge, learn, model, produce, sensor, service
+from pipeline.cli import checkpoint, demo, judge, learn, model, produce, rekey, sensor, service
 
 app = typer.Typer(
     help="Watches sensors: learns how each signal moves, follows it live from Kafka, alerts when it stops doing so.",
@@ -27,12 +27,14 @@ app.command("evaluate")(judge.evaluate)
 app.command("demo")(demo.demo)
 app.command("produce")(produce.produce)
 app.command("plant")(demo.plant)
+app.command("rekey")(rekey.rekey)
 app.command("alerts")(service.alerts)
 app.command("doctor")(service.doctor)
 
 app.add_typer(sensor_app, name="sensor")
 sensor_app.command("show")(sensor.show)
 sensor_app.command("retire")(sensor.retire)
+sensor_app.command("maintenance")(sensor.maintenance)
 
 app.add_typer(checkpoint_app, name="checkpoint")
 checkpoint_app.command("repartition")(checkpoint.repartition)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -13,11 +15,13 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from pipeline import bundle
 from pipeline.bundle import BundleError
 from pipeline.cli.span import Asked, replay_span
-from pipeline.cli.words import Config, settings_of
+from pipeline.cli.words import Config, Join, Tag, settings_of
 from pipeline.console import WRONG_WORDS, Stages, err, out, sentences
 from pipeline.core.thresholds import Budget
+from pipeline.fast import Kernel, walkers
 
 if TYPE_CHECKING:
+    from pipeline.adapters.files import Series
     from training.evaluate import Figures
 
 DEFAULT_BUDGET = "1/10000/sensor"
@@ -37,6 +41,12 @@ def replay(
     ] = None,
     sensors: Annotated[Path | None, typer.Option(help="With DATA: sensors.csv, for physical limits.")] = None,
     timezone: Annotated[str | None, typer.Option(help="With DATA: of time stamps that name none; else UTC.")] = None,
+    join: Join = False,
+    tag: Tag = None,
+    kernel: Annotated[
+        Literal["numpy", "numba"] | None,
+        typer.Option(help="With DATA: what computes the scores; numba needs the extra `fast`."),
+    ] = None,
     from_topic: Annotated[
         str | None, typer.Option(help="Replay this topic, under the settings of the service.")
     ] = None,
@@ -57,13 +67,19 @@ def replay(
     if from_topic is None:
         if data is None or model is None or scores is None or start or end or partition is not None or verify or config:
             _wrong("replay needs DATA, --model and --scores; or --from-topic and --start")
-        _replay_files(data, model, scores, alerts, budget or DEFAULT_BUDGET, sensors, timezone or "UTC")
+        from pipeline.adapters.joined import read
+
+        def series() -> list[Series]:
+            return read(data, timezone or "UTC", join=join, tag=tag)
+
+        _replay_files(series, model, scores, alerts, budget or DEFAULT_BUDGET, sensors, kernel or "numpy")
         return
     if start is None or data is not None:
         _wrong("replay --from-topic needs --start, and no DATA")
-    if budget is not None or sensors is not None or timezone is not None:
-        _wrong("a topic is replayed under the settings of the service, not --budget, --sensors or --timezone; change "
-               "them by --config or in the environment, e.g. FORESHOCK_DETECTION__BUDGET=1/week/sensor")  # fmt: skip
+    if join or (budget, sensors, timezone, tag, kernel) != (None,) * 5:
+        _wrong("a topic is replayed under the settings of the service, not --budget, --sensors, --timezone, --join, "
+               "--tag or --kernel; change them by --config or in the environment, e.g. "
+               "FORESHOCK_MODEL__JOIN=true")  # fmt: skip
     settings = settings_of(config)
     if model is not None:
         settings = settings.model_copy(update={"model": settings.model.model_copy(update={"dir": model})})
@@ -76,22 +92,30 @@ def _wrong(sentence: str) -> NoReturn:
 
 
 def _replay_files(
-    data: Path, model: Path, scores: Path, alerts: Path | None, budget: str, sensors: Path | None, timezone: str
+    read: Callable[[], list[Series]],
+    model: Path,
+    scores: Path,
+    alerts: Path | None,
+    budget: str,
+    sensors: Path | None,
+    kernel: Kernel,
 ) -> None:
     """Files through the live detector."""
-    from pipeline.adapters.files import DataError, read
+    from pipeline.adapters.files import DataError
     from pipeline.adapters.sensors import read_sensors_csv
     from pipeline.codecs.json import encode_alert
+    from pipeline.core.detector import Detector
     from pipeline.core.events import Rules
     from pipeline.replay import replay
 
     with sentences(DataError, BundleError, OSError, wrong=(ValueError,)), threadpool_limits(limits=1, user_api="blas"):
         rules = Rules(budget=Budget.parse(budget))
         limits = read_sensors_csv(sensors) if sensors is not None else []
-        series, models = read(data, timezone), bundle.load_all(model)
+        detector_of = partial(Detector, walkers=walkers(kernel))
+        series, models = read(), bundle.load_all(model)
         with Stages() as stages:
             stages.stage("replay", f"{len(series)} sensors", sum(map(len, series)))
-            replayed = replay(series, models, rules, limits, stages.advance)
+            replayed = replay(series, models, rules, limits, stages.advance, detector_of)
         replayed.write(scores, budget)
         if alerts is not None:
             alerts.write_bytes(b"".join(encode_alert(a) + b"\n" for a in replayed.alerts))

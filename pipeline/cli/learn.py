@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from pipeline import bundle
 from pipeline.bundle import BundleError
-from pipeline.cli.words import Config, Data, ModelDir, settings_of
+from pipeline.cli.words import Config, Data, Join, ModelDir, Tag, settings_of
 from pipeline.console import WRONG_WORDS, Stages, err, out, sentences
 from pipeline.core.readings import SECOND
 
@@ -37,12 +37,15 @@ def train(
     updates: Annotated[int | None, typer.Option(help="Updates of a fit; by default from the rows.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
     timezone: Annotated[str, typer.Option(help="Of time stamps that name none.")] = "UTC",
+    join: Join = False,
+    tag: Tag = None,
 ) -> None:
     """Learn how each sensor moves, and serve what was learned: one bundle a group of like sensors."""
-    from pipeline.adapters.files import DataError, read
+    from pipeline.adapters.files import DataError
+    from pipeline.adapters.joined import read
 
     with sentences(DataError, BundleError, wrong=(ValueError,)), threadpool_limits(limits=1, user_api="blas"):
-        series = read(data, timezone)  # before TensorFlow, which takes seconds to load
+        series = read(data, timezone, join=join, tag=tag)  # before TensorFlow, which takes seconds to load
         words = {"cell": cell, "layers": layers, "hidden": hidden, "mode": mode, "updates": updates, "seed": seed}
         _show_trained(train_bundles(series, model, train_settings(weights, fraction, max_rows, words)))
 
@@ -57,6 +60,8 @@ def retrain(
     updates: Annotated[int | None, typer.Option(help="Updates of a fit; by default from the rows.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
     textfile: Annotated[Path | None, typer.Option(help="Write metrics here, for Prometheus' node exporter.")] = None,
+    join: Join = False,
+    tag: Tag = None,
     config: Config = None,
 ) -> None:
     """The next version of a model, without the spans under alert; it serves only if it forecasts no worse."""
@@ -71,18 +76,25 @@ def retrain(
     if (data is None) == (from_topic is None):
         err.print("retrain needs either DATA or --from-topic")
         raise typer.Exit(WRONG_WORDS)
+    if from_topic is not None and (join or tag):
+        err.print("a topic is joined under the settings of the service, model.join and model.tag, not --join or --tag")
+        raise typer.Exit(WRONG_WORDS)
     failures = (RetrainError, DataError, BundleError, KafkaAwayError, KafkaSetupError, OSError)
     with sentences(*failures, wrong=(ValueError,)), threadpool_limits(limits=1, user_api="blas"), Stages() as stages:
         asked = RetrainSettings(weights, updates, seed)
         if data is not None:
             path = data
-            outcome = next_version(lambda: from_files(path, alerts=alerts), model, asked, stages, textfile)
+            outcome = next_version(
+                lambda: from_files(path, alerts=alerts, join=join, tag=tag), model, asked, stages, textfile
+            )
         else:
             settings, begin = settings_of(config), parse_since(since, datetime.now(UTC))
             future = round(settings.detection.max_future_seconds * SECOND)
             asked = replace(asked, patterns=settings.model.groups)
             outcome = next_version(
-                lambda: topic_past(settings.kafka, begin, max_future=future, topic=from_topic),
+                lambda: topic_past(
+                    settings.kafka, begin, future, from_topic, join=settings.model.join, tag=settings.model.tag
+                ),
                 model,
                 asked,
                 stages,

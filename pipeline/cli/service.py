@@ -12,6 +12,7 @@ from pipeline.bundle import BundleError
 from pipeline.cli.asking import DEFAULT_URL, Url, ask
 from pipeline.cli.words import Config, settings_of
 from pipeline.console import FAILED, WRONG_WORDS, err, out, sentences
+from pipeline.fast import KernelError
 
 
 def run(config: Config = None) -> None:
@@ -22,7 +23,7 @@ def run(config: Config = None) -> None:
     from pipeline.ports import PartitionsChangedError
     from pipeline.web import WebError
 
-    with sentences(BundleError, DataError, KafkaSetupError, PartitionsChangedError, WebError):
+    with sentences(BundleError, DataError, KafkaSetupError, KernelError, PartitionsChangedError, WebError):
         build(settings_of(config)).run()
 
 

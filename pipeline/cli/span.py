@@ -62,7 +62,7 @@ def replay_span(settings: Settings, asked: Asked) -> None:
         topic = opened.enter_context(span(settings.kafka, asked.topic))
         stretches = _stretches(topic, asked, upto)
         published = list(_published(settings, asked.topic, stretches)) if asked.verify else []
-        past = TopicReplay(settings, asked.topic, opened.enter_context(closing(_kept(settings))), kernel())
+        past = TopicReplay(settings, asked.topic, opened.enter_context(closing(_kept(settings))), kernel(settings))
         stages, seen = opened.enter_context(Stages()), Seen() if asked.scores is not None else None
         raised: list[Alert] = []
         other_kernel = set()

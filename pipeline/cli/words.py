@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="CSV or Parquet, a file or a folder; wide or long.")]
 ModelDir = Annotated[Path, typer.Option("--model", help="Folder of model bundles.")]
 Config = Annotated[Path | None, typer.Option("--config", help="foreshock.toml; the environment goes on top of it.")]
+Join = Annotated[bool, typer.Option("--join", help="Rows that name a part of a sensor's channels are joined.")]
+Tag = Annotated[
+    str | None, typer.Option(metavar="PATTERN", help="Names that are one channel of a sensor, as model.tag; joins.")
+]
 BudgetText = Annotated[str, typer.Option("--budget", help="False alarms that are bearable, e.g. 1/week/sensor.")]
 
 

@@ -11,6 +11,7 @@ from pipeline.codecs.events import is_event
 from pipeline.codecs.json import JsonReadings
 from pipeline.core.frames import Decoded
 from pipeline.core.readings import Reading, Reason, Record, Rejected
+from pipeline.core.tags import Tags
 
 CONTENT_TYPE = "content-type"  # the record header, matched without regard to case
 
@@ -65,9 +66,10 @@ def decode_frames(records: Sequence[Record], codecs: Mapping[str, Codec] = CODEC
     return whole
 
 
-def decode(records: Sequence[Record], codecs: Mapping[str, Codec] = CODECS) -> tuple[list[Reading], list[Rejected]]:
-    """The same one by one, in stream order, for those that need no rate."""
-    frames, rejected = decode_frames(records, codecs)
+def decode(records: Sequence[Record], tags: Tags | None = None) -> tuple[list[Reading], list[Rejected]]:
+    """The same one by one, in stream order, for those that need no rate; `tags` under their sensors' names."""
+    frames, rejected = decode_frames(records)
+    frames = list(tags.renamed(frames)) if tags else frames
     readings = sorted((row for frame in frames for row in frame.readings()), key=lambda row: (row[1].partition, row[0]))
     return [reading for _, reading in readings], rejected
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from pipeline.codecs import limits
 from pipeline.codecs.limits import RefusedError
-from pipeline.core.frames import GOOD, NO_SEQ, QUALITIES, ROW_BITS, Codes, Decoded, Frame
+from pipeline.core.frames import GOOD, QUALITIES, ROW_BITS, Codes, Decoded, Frame
 from pipeline.core.names import Names
-from pipeline.core.readings import FloatArray, IntArray, Quality, Reason, Record
+from pipeline.core.readings import NO_SEQ, FloatArray, IntArray, Quality, Reason, Record
 
 VALUE = "value"  # the field, and the channel, of a batch whose readings name none
 

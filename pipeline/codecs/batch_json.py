@@ -20,9 +20,9 @@ from pipeline.codecs import json_faults, limits
 from pipeline.codecs.batch import VALUE, Columns, Values, decoded, frame, one_of
 from pipeline.codecs.json import CODES, Int64, Number, Stamp, Stands, frames_of
 from pipeline.codecs.limits import MAX_BYTES, RefusedError
-from pipeline.core.frames import NO_SEQ, QUALITIES, ROW_BITS, Decoded
+from pipeline.core.frames import QUALITIES, ROW_BITS, Decoded
 from pipeline.core.names import Names
-from pipeline.core.readings import Quality, Reason, Record
+from pipeline.core.readings import NO_SEQ, Quality, Reason, Record
 
 
 class _Message(msgspec.Struct, gc=False):

@@ -6,14 +6,13 @@ Each kind of event is one `msgspec.Struct` below, told apart by its field `event
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import msgspec
 
 from pipeline.codecs import json_faults, limits
 from pipeline.codecs.json import Stamp
 from pipeline.codecs.limits import RefusedError
-from pipeline.core.events import Retire
+from pipeline.core.events import Maintain, Retire
 from pipeline.core.frames import ROW_BITS
 from pipeline.core.readings import Reason, Record, Rejected
 
@@ -21,13 +20,20 @@ CONTENT_TYPE = "application/vnd.foreshock.event+json"
 MAX_BYTES = 64 * 2**10
 
 
-class _Retire(msgspec.Struct):
-    event: Literal["retire"]
+class _Said(msgspec.Struct, tag_field="event"):
     sensor: str
     time: Stamp | None = None  # without it, that of the record
 
 
-_DECODER = msgspec.json.Decoder(_Retire)
+class _Retire(_Said, tag="retire"):
+    pass
+
+
+class _Maintain(_Said, tag="maintenance", kw_only=True):
+    until: Stamp
+
+
+_DECODER = msgspec.json.Decoder(_Retire | _Maintain)
 
 
 def parted(records: Sequence[Record]) -> Iterator[tuple[Sequence[Record], Record | None]]:
@@ -48,7 +54,7 @@ def is_event(record: Record) -> bool:
     return False
 
 
-def decode_event(record: Record) -> Retire | Rejected:
+def decode_event(record: Record) -> Retire | Maintain | Rejected:
     """The event in the record, or why there is none; never raises, and looks at nothing but the record."""
     try:
         return _event(record)
@@ -61,15 +67,23 @@ def encode_retirement(sensor: str, time: int | None = None) -> tuple[bytes, list
 
     It belongs into the sensor's own partition, keyed by it.
     """
+    return _encoded(_Retire(sensor, None if time is None else limits.milliseconds(time)))
+
+
+def encode_maintenance(sensor: str, time: int, until: int) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """The message that says that somebody works on the sensor from `time` to `until` (µs); otherwise as the above."""
+    return _encoded(_Maintain(sensor, limits.milliseconds(time), until=limits.milliseconds(until)))
+
+
+def _encoded(said: _Said) -> tuple[bytes, list[tuple[str, bytes]]]:
     try:
-        limits.must_be_a_sensor(sensor)
+        limits.must_be_a_sensor(said.sensor)
     except RefusedError as refused:
         raise ValueError(refused.detail) from refused
-    said = _Retire("retire", sensor, None if time is None else limits.milliseconds(time))
     return msgspec.json.encode(said), [("content-type", CONTENT_TYPE.encode())]
 
 
-def _event(record: Record) -> Retire:
+def _event(record: Record) -> Retire | Maintain:
     payload = limits.payload_of(record, MAX_BYTES)
     json_faults.must_be_decodable(payload)
     try:
@@ -80,4 +94,6 @@ def _event(record: Record) -> Retire:
         raise RefusedError(Reason.UNREADABLE, f"the event is not JSON: {error}") from error
     limits.must_be_a_sensor(said.sensor)
     time = record.timestamp if said.time is None else limits.microseconds(said.time)
+    if isinstance(said, _Maintain):
+        return Maintain(said.sensor, time, limits.microseconds(said.until), record.partition, record.timestamp)
     return Retire(said.sensor, time, record.partition, record.offset << ROW_BITS)

@@ -15,9 +15,9 @@ import numpy as np
 from pipeline.codecs import json_faults, limits
 from pipeline.codecs.limits import MAX_BYTES, RefusedError
 from pipeline.core.alerts import Alert
-from pipeline.core.frames import GOOD, NO_SEQ, QUALITIES, ROW_BITS, Codes, Decoded, Frame
+from pipeline.core.frames import GOOD, QUALITIES, ROW_BITS, Codes, Decoded, Frame
 from pipeline.core.names import Names
-from pipeline.core.readings import IntArray, Quality, Reading, Reason, Record, Rejected
+from pipeline.core.readings import NO_SEQ, IntArray, Quality, Reading, Reason, Record, Rejected
 
 MAX_DEAD_BYTES = 64 * 2**10  # of payload, and of key, that a dead letter repeats
 PLAIN = ("value",)  # the channel of a reading that names none
@@ -36,9 +36,11 @@ class _Message(msgspec.Struct, gc=False):
     value: Number | msgspec.UnsetType = msgspec.UNSET
     quality: Quality | None = None
     seq: Int64 | None = None
+    channel: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # that `value` is of; beside `values`, not looked at
 
 
 _MESSAGE = msgspec.json.Decoder(_Message)
+_CHANNEL = msgspec.json.Decoder(str | None)
 
 
 class Stands(NamedTuple):
@@ -147,6 +149,8 @@ def _columns(messages: Sequence[_Message], stands: Stands) -> tuple[list[Frame],
     sensors = [m.sensor for m in messages]
     faults = limits.sensor_faults(sensors)
     times = _times([m.time for m in messages], faults)
+    if set(map(type, [m.channel for m in messages])) != {msgspec.UnsetType}:
+        _name_channels(messages, faults)
     alike = _by_channels(messages, faults)
     qualities = _codes([m.quality for m in messages])
     seqs = _seqs([m.seq for m in messages])
@@ -160,6 +164,20 @@ def _columns(messages: Sequence[_Message], stands: Stands) -> tuple[list[Frame],
         if sound:
             frames.append(_frame(whole, channels, messages, sound))
     return frames, faults
+
+
+def _name_channels(messages: Sequence[_Message], faults: dict[int, RefusedError]) -> None:
+    """Let those that name the channel of their one value be as if they had named it in `values`."""
+    for i, m in enumerate(messages):
+        if isinstance(m.channel, msgspec.UnsetType) or m.value is msgspec.UNSET or m.values is not msgspec.UNSET:
+            continue
+        try:
+            channel = _CHANNEL.decode(m.channel)
+        except msgspec.DecodeError as error:
+            faults.setdefault(i, RefusedError(Reason.SCHEMA, f"`channel`: {error}"))
+        else:
+            if channel is not None:
+                m.values, m.value = {channel: m.value}, msgspec.UNSET
 
 
 def _frame(whole: Frame, channels: tuple[str, ...], messages: Sequence[_Message], rows: Sequence[int]) -> Frame:

@@ -92,6 +92,7 @@ class Alert:
     actual: Mapping[str, float] = field(default_factory=dict)
     band: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     contributions: Mapping[str, float] = field(default_factory=dict)
+    imputed: int = 0  # values of the window a forecast alert rests on that never came and were filled in
     detection_delay_ms: int | None = None  # of event time, from the start to the reading that showed it; when firing
     mode: str = "live"  # live, catchup, replay, shadow: set by whoever runs the detector
 

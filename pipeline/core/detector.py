@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core import alerting, quality, scaling, stamps
+from pipeline.core import alerting, imputed, quality, reorder, scaling, stamps
 from pipeline.core.admission import Admission
 from pipeline.core.alerts import Alert, Kind, Resolution, State
 from pipeline.core.engine import SETTLING, Engine, Step
@@ -20,10 +20,11 @@ from pipeline.core.model import Model
 from pipeline.core.places import NOWHERE, Places
 from pipeline.core.readings import BoolArray, FloatArray, IntArray, ReadingBatch, Reason, Rejected
 from pipeline.core.reporting import Reporter
-from pipeline.core.rounds import Round, rounds
+from pipeline.core.rounds import Round
 from pipeline.core.scoring import Weights
 from pipeline.core.silence import Silences
-from pipeline.core.table import NEVER, UNFITTED, Arrays, Clock, Count, Level, SensorTable, layout
+from pipeline.core.table import NEVER, UNFITTED, Arrays, Clock, Count, Level, SensorTable, Tally, layout
+from pipeline.core.walking import Walkers, steps
 
 
 class Detector:
@@ -39,11 +40,17 @@ class Detector:
         *,
         weights: Weights | None = None,
         forecaster: Steps | None = None,
+        walkers: Walkers | None = None,
     ) -> None:
-        """`weights` and `forecaster` are for experiments: what a part is worth, what a simpler forecast would do."""
+        """`walkers`: a compiled form for what is ordinary, where there is one.
+
+        `weights` and `forecaster` are for experiments: what a part is worth, what a simpler forecast would do.
+        """
         self.rules = rules or Rules()
         self._experiment = weights, forecaster
-        self.table = SensorTable(layout(model))
+        ordinary = forecaster is None and not self.rules.reorder  # what may have to wait is never ordinary
+        self._walkers = walkers if ordinary else None
+        self.table = SensorTable(layout(model, self.rules.reorder))
         self._places = Places(self.table, self.rules.most_sensors)
         self._covered: dict[int, Tick] = {}  # the newest of a partition that is silent itself
         self._serve(model)
@@ -59,11 +66,13 @@ class Detector:
                 self._admission.admit(row)
                 if len(self.table.find(name := self.table.names[row] or "")) > 1:
                     out.split.append(name)
-            placed = np.flatnonzero(rows != NOWHERE)
+            (placed,) = (rows != NOWHERE).nonzero()
             out.count("duplicate", len(rows) - len(placed))
-            for at in rounds(rows[placed]):
-                told += self._round(Round.of(batch, rows[placed[at]], begin + placed[at]), out)
-            begin += len(rows)
+            if begin:  # one row for each position so far
+                rows, placed = np.concatenate([np.full(begin, NOWHERE), rows]), placed + begin
+            for at in steps(self._walker, self.table.arrays, batch, rows, placed, out):
+                told += self._round(Round.of(batch, rows[at], at), out)
+            begin = len(rows)
         out.alerts = [alert for _, alert in sorted(told, key=lambda item: item[0])]
         return out
 
@@ -86,7 +95,7 @@ class Detector:
     def restore(self, partition: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Replace a partition's rows by those of a snapshot; ValueError where it was made by another layout."""
         self.drop(partition)
-        self.table.put(partition, arrays)
+        self.table.put(partition, reorder.fitted(arrays, self.rules.reorder))
 
     def adopt(self, partition: int) -> None:
         """Go on under this model and these rules from rows that a snapshot brought from others, as after a swap."""
@@ -101,10 +110,9 @@ class Detector:
     def silences(self, partition: int) -> Silences:
         """Who has been silent for how long there."""
         rows = np.flatnonzero(self.table.partition == partition)
-        rows = rows[self.table.arrays.clock[rows, Clock.LAST] != NEVER]
-        clock = self.table.arrays.clock[rows]
-        told = clock[:, Clock.GAP_FROM] != NEVER
-        return Silences(stamps.heard(clock), clock[:, Clock.GAP_LIMIT], told, clock[:, Clock.OFFSET])
+        rows = rows[reorder.newest(self.table.arrays, rows) != NEVER]
+        clock, last = self.table.arrays.clock[rows], reorder.heard(self.table.arrays, rows)
+        return Silences(last, clock[:, Clock.GAP_LIMIT], clock[:, Clock.GAP_FROM] != NEVER, clock[:, Clock.OFFSET])
 
     def open_alerts(self) -> list[Alert]:
         """Every alert that is open now, as it would be told again."""
@@ -117,7 +125,7 @@ class Detector:
         silent = clock[:, Clock.GAP_FROM] != NEVER
         for partition, tick in self._covered.items():
             silent |= (self.table.partition[rows] == partition) & (
-                tick.time - clock[:, Clock.LAST] > clock[:, Clock.GAP_LIMIT]
+                tick.time - reorder.newest(self.table.arrays, rows) > clock[:, Clock.GAP_LIMIT]
             )
         warming = ~silent & (count[:, Count.FITTED] == UNFITTED)
         alert = ~silent & ~warming & (count[:, Count.STATE] == alerting.OPEN)
@@ -136,15 +144,31 @@ class Detector:
     # -- one round: at most one reading of each sensor
 
     def _round(self, arrived: Round, out: Outcome) -> list[tuple[int, Alert]]:
+        if not self.rules.reorder:
+            return self._take_in(arrived, out)
+        turn = reorder.turn(self.table.arrays, arrived, self.rules.max_future)
+        for what in ("duplicate", "late", "reordered"):
+            out.count(what, getattr(turn, what))
+        self._repeat(turn.kept, out)
+        told = self._take_in(turn.out, out)
+        of_others = turn.out.at[turn.waited]  # what was expected there is not of the reading that stands there
+        out.expected[of_others] = out.band[of_others] = np.nan
+        return told
+
+    def _repeat(self, unscored: Round, out: Outcome) -> None:
+        """Say what was said of these sensors last."""
+        out.scores[unscored.at] = self.table.arrays.level[unscored.rows, Level.SCORE]
+        out.alerting[unscored.at] = alerting.open_rows(self.table.arrays, unscored.rows)
+
+    def _take_in(self, arrived: Round, out: Outcome) -> list[tuple[int, Alert]]:
         arrays = self.table.arrays
         fresh, told = self._in_time(arrived, out)
-        stale = arrived.only(~fresh)
-        out.scores[stale.at] = arrays.level[stale.rows, Level.SCORE]
-        out.alerting[stale.at] = alerting.open_rows(arrays, stale.rows)
+        self._repeat(arrived.only(~fresh), out)
         taken = arrived.only(fresh)
         if len(taken.rows) == 0:
             return told
-        told += self._arrive(taken)
+        steps, gaps = self._arrive(taken)
+        told += gaps
 
         present = np.isfinite(taken.values) & taken.usable[:, None]
         out.count("unusable", int((~present.any(axis=1)).sum()))
@@ -154,7 +178,9 @@ class Detector:
         out.count("warming", len(warming.rows))
         out.scores[warming.at] = 0.0
         if fitted.any():
-            told += self._score(taken.only(fitted), present[fitted], out)
+            taken, present = taken.only(fitted), present[fitted]
+            self._bridge(taken.rows, steps[fitted], present, out)
+            told += self._score(taken, present, out)
         return told
 
     def _in_time(self, arrived: Round, out: Outcome) -> tuple[BoolArray, list[tuple[int, Alert]]]:
@@ -169,6 +195,8 @@ class Detector:
             out.rejected.append(Rejected(Reason.FUTURE, detail, partition=partition, offset=offset))
         for what in ("future", "duplicate", "late"):
             out.count(what, int(getattr(seen, what).sum()))
+        if self.rules.reorder:  # what waits is of a clock that is no longer believed
+            out.count("late", reorder.forget(self.table.arrays, arrived.rows[seen.fresh & (arrived.times <= last)]))
         told: list[tuple[int, Alert]] = []
         for ended, positions in ((False, seen.opened), (True, seen.ended)):
             for i in np.flatnonzero(positions).tolist():
@@ -178,27 +206,62 @@ class Detector:
                 told.append((int(arrived.at[i]), self._reporter.clock(row, time, offset, right, ended)))
         return seen.fresh, told
 
-    def _arrive(self, taken: Round) -> list[tuple[int, Alert]]:
-        """Advance the sensors' clocks. A reading after too long a silence ends its gap, whoever noticed it."""
+    def _arrive(self, taken: Round) -> tuple[IntArray, list[tuple[int, Alert]]]:
+        """Advance the sensors' clocks, by (n,) µs. A reading after too long a silence ends its gap, whoever noticed."""
         clock, count = self.table.arrays.clock, self.table.arrays.count
         rows, times, received = taken.rows, taken.times, taken.received
         last, set_back = clock[rows, Clock.LAST], clock[rows, Clock.SET_BACK]
         # by its records, a clock that was behind is right again
         caught_up = (set_back > 0) & (received > 0) & (2 * (received - times) < set_back)
         clock[rows[caught_up], Clock.SET_BACK] = 0
-        gap = (last != NEVER) & (times - last - np.where(caught_up, set_back, 0) > clock[rows, Clock.GAP_LIMIT])
-        silent = clock[rows, Clock.GAP_FROM] != NEVER  # a tick told of it, and may have been ahead of this reading
+        steps = np.where(last == NEVER, 0, times - last - np.where(caught_up, set_back, 0))
+        gap = steps > clock[rows, Clock.GAP_LIMIT]
+        steps[caught_up & ~gap] = 0  # by how much exactly it was behind, nobody knows
+        # a tick told of it, and may have been ahead of this reading; one that waited may be from before
+        before = times + set_back <= clock[rows, Clock.GAP_FROM]
+        silent = (clock[rows, Clock.GAP_FROM] != NEVER) & ~before
         told: list[tuple[int, Alert]] = []
         for i in np.flatnonzero(silent | (gap & ~self._is_covered(taken.partitions, last + set_back))).tolist():
-            row, position = int(rows[i]), int(taken.at[i])
-            if clock[row, Clock.GAP_FROM] == NEVER:
-                told.append((position, self._reporter.gap(row, int(times[i]))))
-            told.append((position, self._reporter.gap(row, int(times[i]), int(taken.offsets[i]))))
-        clock[rows, Clock.GAP_FROM] = NEVER
+            row, position, time, since = (
+                int(rows[i]),
+                int(taken.at[i]),
+                int(times[i]),
+                int(clock[rows[i], Clock.GAP_FROM]),
+            )
+            if not silent[i]:
+                since = int(last[i])
+                told.append((position, self._reporter.gap(row, since, time)))
+            told.append((position, self._reporter.gap(row, since, time, int(taken.offsets[i]))))
+        clock[rows[~before], Clock.GAP_FROM] = NEVER
         count[rows[gap], Count.SINCE] = 0
         clock[rows, Clock.LAST] = times
         clock[rows, Clock.OFFSET] = taken.offsets
-        return told
+        return steps, told
+
+    def _bridge(self, rows: npt.NDArray[np.intp], steps: IntArray, present: BoolArray, out: Outcome) -> None:
+        """Let the forecast stand in for a few readings that did not come; after more of them the window restarts."""
+        if not self.rules.bridge:
+            return
+        arrays, targets = self.table.arrays, len(self._engine.targets)
+        late = steps > quality.LATE_STEP * arrays.clock[rows, Clock.USUAL_STEP]
+        sparse = arrays.count[rows, Count.FILLED] > 0
+        if sparse.any():  # readings that came without a value are missing ones, however many
+            run = arrays.tally[rows, :, Tally.MISSED].min(axis=1)
+            ended = sparse & (run > self.rules.bridge) & present[:, self._engine.targets].any(axis=1)
+            arrays.count[rows[ended], Count.SINCE] = 0
+        if not late.any():
+            return
+        rows, missed = rows[late], imputed.missed(steps[late], self.model.interval)
+        arrays.count[rows[missed > self.rules.bridge], Count.SINCE] = 0
+        few = (missed <= self.rules.bridge) & (steps[late] <= arrays.clock[rows, Clock.GAP_LIMIT])
+        most = imputed.MOST_FILLED * self._engine.window * targets
+        few &= arrays.count[rows, Count.FILLED] + missed * targets <= most
+        bridged = np.where(few, missed, 0)
+        for done in range(int(bridged.max())):
+            on = rows[bridged > done]
+            nothing = np.zeros((len(on), present.shape[1]), np.bool_)
+            self._engine.advance(arrays, on, nothing.astype(np.float32), nothing, nothing[:, 0])
+        out.count("imputed", int(bridged.sum()))
 
     def _score(self, taken: Round, present: BoolArray, out: Outcome) -> list[tuple[int, Alert]]:
         arrays, rows, at = self.table.arrays, taken.rows, taken.at
@@ -218,6 +281,7 @@ class Detector:
         target_scales = scales[:, self._engine.targets]
         out.expected[at] = scaling.unscaled(step.expected, target_scales)
         out.band[at] = step.usual_error * target_scales[..., 1]
+        out.imputed[at] = arrays.count[rows, Count.FILLED]
 
         told = self._score_episodes(taken, step, scored & settled, out)
         told += self._check_values(taken, raw_before, present, news)
@@ -272,6 +336,9 @@ class Detector:
         self._engine = Engine(model, *self._experiment)
         self._admission = Admission(model, self.table, self.rules, self._engine)
         self._reporter = Reporter(model, self.table, self.rules, self.threshold, self.budget)
+        self._walker = None
+        if self._walkers is not None:
+            self._walker = self._walkers(model, self._engine.weights, self.threshold, self.rules.max_future)
 
     def _silence(self, tick: Tick) -> list[Alert]:
         """Tell of the sensors of a partition that have been silent for longer than is usual for them."""
@@ -280,14 +347,15 @@ class Detector:
             self._covered[tick.partition] = tick
         clock = self.table.arrays.clock
         rows = np.flatnonzero(self.table.partition == tick.partition)
-        rows = rows[(clock[rows, Clock.LAST] != NEVER) & (clock[rows, Clock.GAP_FROM] == NEVER)]
-        last, limit = stamps.heard(clock[rows]), clock[rows, Clock.GAP_LIMIT]
+        newest = reorder.newest(self.table.arrays, rows)
+        rows = rows[(newest != NEVER) & (clock[rows, Clock.GAP_FROM] == NEVER)]
+        last, limit = reorder.heard(self.table.arrays, rows), clock[rows, Clock.GAP_LIMIT]
         silent = tick.time - last > limit
         if tick.covered is not None:
             silent &= (last + limit < tick.covered.since) | (last > tick.covered.until)
         rows = self.table.by_name(rows[silent])
-        clock[rows, Clock.GAP_FROM] = clock[rows, Clock.LAST]
-        return [self._reporter.gap(int(row), tick.time) for row in rows]
+        clock[rows, Clock.GAP_FROM] = reorder.newest(self.table.arrays, rows)
+        return [self._reporter.gap(int(row), int(clock[row, Clock.GAP_FROM]), tick.time) for row in rows]
 
     def _is_covered(self, partitions: IntArray, last: IntArray) -> BoolArray:
         """Whether a silence since `last` (µs) is part of one of its partition, (n,)."""

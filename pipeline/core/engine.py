@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core import episodes, scoring
+from pipeline.core import episodes, imputed, scoring
 from pipeline.core import features as reading_features
 from pipeline.core.features import Lanes
 from pipeline.core.lstm import Forecaster, Steps, features, squash
@@ -18,7 +18,7 @@ from pipeline.core.model import Array, Model
 from pipeline.core.novelty import MEMORY_DELAY
 from pipeline.core.readings import BoolArray, FloatArray
 from pipeline.core.scoring import Weights
-from pipeline.core.table import UNSEEN, Columns, Count, Lane, Level
+from pipeline.core.table import UNSEEN, Columns, Count, Lane, Level, Tally
 
 SETTLING = 50  # readings after a start or a gap in which no score may exceed SETTLING_SCORE
 SETTLING_SCORE = 1.0
@@ -53,7 +53,8 @@ class Engine:
     ) -> Step:
         """Score, then learn, scaled values x (n, channels) of distinct rows; `present` (n, channels) has a value.
 
-        What is missing is filled with its forecast, or the last value, so that the window has no hole.
+        What is missing is filled with its forecast, or the last value, so that the window has no hole, and is never
+        learned. The error of the first value after missing ones is spread over the steps it took to come.
         """
         n, targets = len(rows), len(self.targets)
         count, level = arrays.count, arrays.level
@@ -74,9 +75,10 @@ class Engine:
         then = window[rows, (seen - MEMORY_DELAY) % self.window][:, self.targets]
         window[rows, seen % self.window] = x
 
-        values = x[:, self.targets]
-        at = np.flatnonzero(present[:, self.targets])
+        values, here = x[:, self.targets], present[:, self.targets]
+        at = np.flatnonzero(here)
         sensor = at // max(targets, 1)
+        steps_taken, then_came = self._fill(arrays, rows, seen, here)
         on = Lanes(
             at,
             (rows[:, None] * targets + np.arange(targets)).ravel()[at],
@@ -84,14 +86,16 @@ class Engine:
             count[rows[sensor], Count.LEARNED],
             learns[sensor],
             count[rows[sensor], Count.FITTED] == UNSEEN,
+            np.flatnonzero(then_came.ravel()[at]),
         )
         unseen = np.flatnonzero(count[rows, Count.FITTED] == UNSEEN)
         if len(unseen):
-            seen_through = present[unseen][:, self.targets] & made[unseen, :1]
+            seen_through = here[unseen] & made[unseen, :1] & (steps_taken[unseen] == 1)
             moved = squash(values[unseen]) - squash(before[unseen][:, self.targets])
             _earn(arrays.lane, rows[unseen], moved, seen_through)
         usual_error = np.exp(np.ascontiguousarray(arrays.lane[rows, :, Lane.LOG_ERROR]))
         errors = (values[:, None, :] - forecast).transpose(1, 0, 2).reshape(len(self.horizons), -1)[:, at]
+        errors[0] /= steps_taken.ravel()[at]
         seen_features = reading_features.features(
             arrays, on, values.ravel()[at], then.ravel()[at], np.ascontiguousarray(errors), made.T[:, sensor], targets
         )
@@ -111,6 +115,24 @@ class Engine:
         count[rows[learns], Count.LEARNED] += 1
         expected = np.where(made[:, :1], forecast[:, 0], np.float32(np.nan))
         return Step(scores, voices, expected, usual_error)
+
+    def _fill(
+        self, arrays: Columns, rows: npt.NDArray[np.intp], seen: npt.NDArray[np.int64], here: BoolArray
+    ) -> tuple[Array, BoolArray]:
+        """Mark what is missing now, where `here` is not.
+
+        How many steps each value (n, targets) took to come, and whether the one MEMORY_DELAY readings ago did come.
+        """
+        taken, came = np.ones(here.shape, np.float32), np.repeat((seen >= MEMORY_DELAY)[:, None], here.shape[1], axis=1)
+        holes = np.flatnonzero((arrays.count[rows, Count.FILLED] > 0) | ~here.all(axis=1))
+        if len(holes):
+            sparse, present = rows[holes], here[holes]
+            came[holes] &= ~imputed.marked(arrays, sparse, (seen[holes] - MEMORY_DELAY) % self.window)
+            imputed.mark(arrays, sparse, seen[holes] % self.window, ~present)
+            missed = arrays.tally[sparse, :, Tally.MISSED]
+            taken[holes] = missed + 1
+            arrays.tally[sparse, :, Tally.MISSED] = np.where(present, 0, missed + 1)
+        return taken, came
 
     def _forecast(
         self, arrays: Columns, rows: npt.NDArray[np.intp], seen: npt.NDArray[np.int64], x: Array, before: Array

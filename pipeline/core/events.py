@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.core.alerts import Alert
 from pipeline.core.model import Model
-from pipeline.core.readings import SECOND, BoolArray, FloatArray, Rejected
+from pipeline.core.readings import SECOND, BoolArray, FloatArray, IntArray, Rejected
 from pipeline.core.thresholds import Budget
 
 
@@ -50,6 +50,20 @@ class Retire:
     offset: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Maintain:
+    """Somebody works on a sensor from `time` to `until` (µs): its readings of then that stand behind are not usable.
+
+    It takes the place of what was said of the sensor before.
+    """
+
+    sensor: str
+    time: int
+    until: int
+    partition: int = 0
+    received: int = 0  # µs, the record's timestamp
+
+
 Event = Tick | Swap | Retire
 
 
@@ -72,6 +86,8 @@ class Rules:
     fleet: int | None = None  # sensors a fleet budget is shared by; None: those of the bundle
     max_future: int = 60 * SECOND  # µs a reading's time may lie ahead of its record's timestamp
     bounds: tuple[Bound, ...] = ()
+    reorder: int = 0  # later readings of its sensor that a reading waits for, to be put in order
+    bridge: int = 4  # missing readings in a row, at most, that the forecast stands in for; 0: none
     most_sensors: int | None = None  # of one partition; a new one evicts the one that was not seen for longest
 
     def bound(self, sensor: str, channel: str) -> Bound | None:
@@ -87,16 +103,19 @@ class Outcome:
     alerting: BoolArray  # (n,) a forecast alert is open after the reading
     expected: FloatArray  # (n, targets) the one-step forecast in the channel's unit, NaN where there is none
     band: FloatArray  # (n, targets) half width of the usual error around it
+    imputed: IntArray  # (n,) values of the window, after the reading, that never came and were filled in
     alerts: list[Alert] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)  # scored, warming, late, duplicate, unusable, future, evicted
+    # scored, warming, late, duplicate, unusable, future, evicted, imputed, reordered
+    counts: dict[str, int] = field(default_factory=dict)
     split: list[str] = field(default_factory=list)  # sensors that came new and have a row in another partition
 
     @classmethod
     def empty(cls, readings: int, targets: int) -> Outcome:
         """Nothing said yet of so many readings."""
-        nothing = np.full((readings, targets), np.nan)
-        return cls(np.zeros(readings), np.zeros(readings, np.bool_), nothing, nothing.copy())
+        nothing, zeros = np.empty((readings, targets)), np.zeros(readings)
+        nothing.fill(np.nan)
+        return cls(zeros, np.zeros(readings, np.bool_), nothing, nothing.copy(), np.zeros(readings, np.int64))
 
     def count(self, what: str, how_many: int) -> None:
         """Add to the tally of what became of readings."""

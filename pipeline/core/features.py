@@ -39,6 +39,7 @@ class Lanes(NamedTuple):
     learned: npt.NDArray[np.int32]  # (L,) readings counted before this one
     learns: BoolArray  # (L,)
     unseen: BoolArray  # (L,) of a sensor that the model was not trained on
+    old: npt.NDArray[np.intp]  # positions of the lanes that had a value of their own MEMORY_DELAY readings ago
 
 
 def features(arrays: Columns, on: Lanes, x: Array, then: Array, errors: Array, valid: BoolArray, targets: int) -> Array:
@@ -56,7 +57,7 @@ def features(arrays: Columns, on: Lanes, x: Array, then: Array, errors: Array, v
     out[0] = size
     out[1] = no_horizon(errors, valid)
     out[2] = bias(state, one_step)
-    _move_contexts(state, on.seen, x, then)
+    _move_contexts(state, on, x, then)
     out[3] = new_value(arrays, on, memory, x, then)
     out[4] = new_pattern(arrays, on, state, memory, x, then) if targets == 1 else lasting_error(state, size)
     out[5] = scaled_error(state, size, memory, valid[0])
@@ -123,7 +124,7 @@ def new_value(arrays: Columns, on: Lanes, memory: npt.NDArray[np.int32], x: Arra
 
     Knorr & Ng, "Algorithms for mining distance-based outliers", 1998.
     """
-    known, old = flat(arrays.known), _old(on)
+    known, old = flat(arrays.known), on.old
     novelty.remember_values(known, on.lanes[old], novelty.value_bins(np.arcsinh(then[old])))
     distance = novelty.distance_to_known(known, on.lanes, novelty.value_bins(np.arcsinh(x)))
     return np.where(_speaks(on, memory), distance, np.float32(0))
@@ -138,7 +139,7 @@ def new_pattern(
     that each could have is too small to say more than noise.
     """
     prototypes, hits, tally = flat(arrays.prototypes), flat(arrays.hits), flat(arrays.tally)
-    old, seen = _old(on), on.seen
+    old, seen = on.old, on.seen
     context = np.arcsinh(np.stack([x, *state[Lane.MEAN : Lane.MEAN + 3]]))
     steps = novelty.quantised(context)
     apart, nearest = novelty.nearest_prototype(prototypes[on.lanes], steps)
@@ -157,19 +158,14 @@ def new_pattern(
     return np.where(_speaks(on, memory), pattern, np.float32(0))
 
 
-def _move_contexts(state: Array, seen: npt.NDArray[np.int64], x: Array, then: Array) -> None:
+def _move_contexts(state: Array, on: Lanes, x: Array, then: Array) -> None:
     """The means over 3, 12 and 48 readings, now and as they were MEMORY_DELAY readings ago."""
-    old = np.flatnonzero(seen >= novelty.MEMORY_DELAY)
+    old, seen = on.old, on.seen
     for j, rate in enumerate(CONTEXT_RATES):
         now = np.maximum(rate, (1 / (seen + 1)).astype(np.float32))
         state[Lane.MEAN + j] += now * (x - state[Lane.MEAN + j])
         late = np.maximum(rate, (1 / (seen[old] - novelty.MEMORY_DELAY + 1)).astype(np.float32))
         state[Lane.MEAN_THEN + j, old] += late * (then[old] - state[Lane.MEAN_THEN + j, old])
-
-
-def _old(on: Lanes) -> npt.NDArray[np.intp]:
-    """The lanes that have a value of MEMORY_DELAY readings ago."""
-    return np.flatnonzero(on.seen >= novelty.MEMORY_DELAY)
 
 
 def _speaks(on: Lanes, memory: npt.NDArray[np.int32]) -> BoolArray:

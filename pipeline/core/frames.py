@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.names import Names, joined
-from pipeline.core.readings import BoolArray, FloatArray, IntArray, Quality, Reading, ReadingBatch, Rejected
+from pipeline.core.readings import NO_SEQ, BoolArray, FloatArray, IntArray, Quality, Reading, ReadingBatch, Rejected
 
 ROW_BITS = 16  # readings of one message; the other 47 of a place are its offset
 MAX_ROWS = 1 << ROW_BITS
 QUALITIES = tuple(Quality)  # good is the first
 GOOD = QUALITIES.index(Quality.GOOD)
-NO_SEQ = -1
 
 Codes = npt.NDArray[np.uint8]
 
@@ -109,6 +108,7 @@ def offset_of(place: int) -> int:
 
 def batch_of(frames: Sequence[Frame], channels: Sequence[str]) -> ReadingBatch:
     """The readings of one group, those of a partition in stream order. Its offsets are places."""
+    seqs = np.concatenate([f.seqs for f in frames])
     batch = ReadingBatch(
         sensors=joined([f.sensors for f in frames]),
         times=np.concatenate([f.times for f in frames]),
@@ -117,6 +117,7 @@ def batch_of(frames: Sequence[Frame], channels: Sequence[str]) -> ReadingBatch:
         partitions=np.concatenate([f.partitions for f in frames]),
         offsets=np.concatenate([f.places for f in frames]),
         received=np.concatenate([f.received for f in frames]),
+        seqs=seqs if (seqs != NO_SEQ).any() else None,
     )
     if len(frames) == 1:
         return batch

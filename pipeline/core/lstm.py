@@ -72,7 +72,7 @@ class Forecaster(Steps):
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self._layers = tuple(_halve_sigmoid_gates(layer, network.cell) for layer in network.layers)
+        self._layers = tuple(halved(layer, network.cell) for layer in network.layers)
         self.state_size = sum(
             layer.recurrent.shape[1] * (2 if network.cell == "lstm" else 1) for layer in network.layers
         )
@@ -142,7 +142,7 @@ def _gru(layer: Layer, state: Array, x: Array, which: Which) -> Array:
     return out
 
 
-def _halve_sigmoid_gates(layer: Layer, cell: str) -> Layer:
+def halved(layer: Layer, cell: str) -> Layer:
     """Fold the sigmoid's 0.5 into its columns; an LSTM's two matrices become one, so that a step is one product."""
     size = layer.recurrent.shape[1]
     scale = np.full(layer.recurrent.shape[2], 0.5, np.float32)

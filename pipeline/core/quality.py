@@ -20,6 +20,7 @@ CONSTANT_SHARE = 0.25  # a channel that stood still for this share of its histor
 BACK_READINGS = 5  # within the limits again, before a limit alert ends
 USUAL_SILENCE = 5  # intervals
 LONGEST_SILENCE = 2  # times the 99.9 % quantile of the time between readings
+LATE_STEP = 1.5  # times that quantile: readings are missing in between
 
 
 def longest_run(values: FloatArray) -> npt.NDArray[np.int64]:
@@ -40,11 +41,16 @@ def stuck_limits(values: FloatArray) -> npt.NDArray[np.int32]:
     return np.where(longest >= max(CONSTANT_SHARE * len(values), 1), 0, limit).astype(np.int32)
 
 
+def usual_step(times: IntArray, interval: int) -> int:
+    """The longest time in µs between readings that is usual for a sensor with readings at these times."""
+    apart = np.diff(times)
+    longest = float(np.quantile(apart, 0.999, method="lower")) if len(apart) else 0.0
+    return int(max(interval, longest))
+
+
 def gap_limit(times: IntArray, interval: int) -> int:
     """The silence in µs that is unusual for a sensor with readings at these times."""
-    apart = np.diff(times)
-    usual = float(np.quantile(apart, 0.999, method="lower")) if len(apart) else 0.0
-    return int(max(USUAL_SILENCE * interval, LONGEST_SILENCE * usual))
+    return max(USUAL_SILENCE * interval, LONGEST_SILENCE * usual_step(times, interval))
 
 
 class LaneEvents(NamedTuple):

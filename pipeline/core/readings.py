@@ -13,7 +13,9 @@ import numpy.typing as npt
 from pipeline.core.names import coded
 
 SECOND = 1_000_000  # µs
+NO_SEQ = -1  # of a reading that its sender did not number
 DAY = 86_400 * SECOND
+PLAIN = "value"  # the channel of a reading that names none
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -90,6 +92,7 @@ class ReadingBatch:
     partitions: IntArray  # (n,)
     offsets: IntArray  # (n,) rising along a partition; the live service says places, see `frames`
     received: IntArray  # (n,) µs UTC, 0 where event time is not bounded
+    seqs: IntArray | None = None  # (n,) NO_SEQ where there is none; None where no reading has one
 
     def __len__(self) -> int:
         return len(self.sensors)
@@ -104,4 +107,5 @@ class ReadingBatch:
             self.partitions[rows],
             self.offsets[rows],
             self.received[rows],
+            None if self.seqs is None else self.seqs[rows],
         )

@@ -74,12 +74,12 @@ class Reporter:
             actual=seen.actual,
             band=seen.band,
             contributions=seen.contributions,
+            imputed=int(count[Count.FILLED]),
         )
 
-    def gap(self, row: int, time: int, offset: int | None = None) -> Alert:
-        """The sensor was silent from its last reading to `time`; with `offset`, that of the reading that ended it."""
+    def gap(self, row: int, since: int, time: int, offset: int | None = None) -> Alert:
+        """The sensor was silent from `since` to `time`; with `offset`, that of the reading that ended it."""
         clock = self.table.arrays.clock[row]
-        since = int(clock[Clock.LAST] if clock[Clock.GAP_FROM] == NEVER else clock[Clock.GAP_FROM])
         ended, time = offset is not None, max(time, since)  # a clock that was set back would end it before it began
         return self._alert(
             row,
@@ -145,7 +145,9 @@ class Reporter:
         silent_rows = rows[arrays.clock[rows, Clock.GAP_FROM] != NEVER].tolist()
         alerts = [self.forecast(row, "opened", float(arrays.level[row, Level.SCORE])) for row in alerting_rows]
         alerts += [
-            self.gap(row, int(arrays.clock[row, Clock.LAST] + arrays.clock[row, Clock.GAP_LIMIT]))
+            self.gap(
+                row, since := int(arrays.clock[row, Clock.GAP_FROM]), since + int(arrays.clock[row, Clock.GAP_LIMIT])
+            )
             for row in silent_rows
         ]
         for row in rows[arrays.count[rows, Count.WRONG_CLOCK] == 1].tolist():

@@ -1,4 +1,7 @@
-"""A batch cut into rounds, so that all sensors move at once and the readings of each keep their order."""
+"""A batch cut into rounds, so that all sensors move at once and the readings of each keep their order.
+
+A compiled form may take in what is ordinary, one reading after another, and leave the rest to rounds.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,14 @@ class Round(NamedTuple):
     received: IntArray  # µs UTC, 0 where event time is not bounded
     usable: BoolArray
     values: FloatArray  # (n, channels)
+    seqs: IntArray | None  # NO_SEQ where there is none; None where no reading has one
 
     @classmethod
     def of(cls, batch: ReadingBatch, rows: Rows, at: Rows) -> Round:
         """The readings at positions `at`, whose sensors' rows of the table are `rows`."""
         return cls(
             rows, at, batch.partitions[at], batch.offsets[at], batch.times[at], batch.received[at], batch.usable[at],
-            batch.values[at],
+            batch.values[at], None if batch.seqs is None else batch.seqs[at],
         )  # fmt: skip
 
     def only(self, chosen: BoolArray) -> Round:
@@ -40,6 +44,7 @@ class Round(NamedTuple):
         return Round(
             self.rows[chosen], self.at[chosen], self.partitions[chosen], self.offsets[chosen], self.times[chosen],
             self.received[chosen], self.usable[chosen], self.values[chosen],
+            None if self.seqs is None else self.seqs[chosen],
         )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core import scaling
-from pipeline.core.readings import BoolArray, FloatArray, IntArray
+from pipeline.core import scaling, sequence
+from pipeline.core.readings import NO_SEQ, BoolArray, FloatArray, IntArray
 from pipeline.core.rounds import Round
 from pipeline.core.table import NEVER, UNFITTED, Clock, Columns, Count
 
@@ -38,15 +38,16 @@ def judge(arrays: Columns, arrived: Round, max_future: int) -> Stamps:
     """Compare the times with the sensors' last and with their records'; `max_future` is in µs."""
     rows, times, offsets, received = arrived.rows, arrived.times, arrived.offsets, arrived.received
     last, nobody = arrays.clock[rows, Clock.LAST], np.zeros(len(rows), np.bool_)
-    future = (received > 0) & (times > received + max_future)
+    future = ahead(arrived, max_future)
     behind = ~future & (times <= last)
     again = offsets < arrays.clock[rows, Clock.BELIEVED_OFFSET]  # read before the clock was set back
     watched = arrays.count[rows, Count.ASTRAY] | arrays.count[rows, Count.WRONG_CLOCK]
-    if not (future.any() or behind.any() or again.any() or watched.any()):
+    resent = _sent_at_once_again(arrays, arrived)
+    if not (future.any() or behind.any() or again.any() or watched.any() or resent.any()):
+        _number(arrays, arrived, ~nobody, nobody)
         return Stamps(~nobody, nobody, nobody, nobody, nobody, nobody)
     clock, count = arrays.clock[rows], arrays.count[rows]
-    same = ((arrived.values == arrays.raw[rows]) | np.isnan(arrived.values)).all(axis=1)
-    duplicate = ~future & (again | (behind & (times == last) & same))
+    duplicate = ~future & (again | resent | (behind & _repeats(arrays, arrived)))
 
     read_before = offsets <= np.maximum(clock[:, Clock.OFFSET], clock[:, Clock.ASTRAY_OFFSET])
     astray = np.flatnonzero((future | behind) & ~duplicate & ~read_before & (last != NEVER))
@@ -55,6 +56,8 @@ def judge(arrays: Columns, arrived: Round, max_future: int) -> Stamps:
         held = behind[astray] & _held(arrays, rows[astray], arrived.values[astray])
         goes_on = (count[astray, Count.ASTRAY] > 0) & (times[astray] >= clock[astray, Clock.ASTRAY])
         repeats = held & goes_on & (times[astray] == clock[astray, Clock.ASTRAY])  # one old message, over and over
+        if arrived.seqs is not None:
+            repeats &= arrived.seqs[astray] == NO_SEQ  # not if they are numbered
         for column, now in ((Clock.ASTRAY_FROM, times), (Clock.ASTRAY_RECEIVED, received)):
             clock[astray, column] = np.where(goes_on, clock[astray, column], now[astray])
         points = np.where(repeats, 0, np.where(held, HELD, NEW))
@@ -70,7 +73,7 @@ def judge(arrays: Columns, arrived: Round, max_future: int) -> Stamps:
         opened[astray] = certain & (count[astray, Count.WRONG_CLOCK] == 0) & arrived.usable[astray]
         clock[astray, Clock.ASTRAY], clock[astray, Clock.ASTRAY_OFFSET] = times[astray], offsets[astray]
         count[astray, Count.ASTRAY] = np.minimum(run, CERTAIN)
-    fresh = ~(future | behind | again) | believed
+    fresh = ~(future | behind | again | resent) | believed
     ended = fresh & ~opened & (count[:, Count.WRONG_CLOCK] == 1) & arrived.usable
     count[fresh, Count.ASTRAY] = 0
     clock[opened, Clock.WRONG_SINCE] = last[opened]
@@ -79,13 +82,50 @@ def judge(arrays: Columns, arrived: Round, max_future: int) -> Stamps:
     clock[fresh, Clock.ASTRAY] = clock[fresh, Clock.ASTRAY_FROM] = NEVER  # its offset is behind that of this reading
     clock[fresh, Clock.ASTRAY_OFFSET], clock[fresh, Clock.ASTRAY_RECEIVED] = -1, 0
     arrays.clock[rows], arrays.count[rows] = clock, count
+    _number(arrays, arrived, fresh, behind & ~read_before)
     return Stamps(fresh, future, duplicate, behind & ~duplicate & ~believed, opened, ended)
 
 
-def heard(clock: npt.NDArray[np.int64]) -> IntArray:
-    """When the sensors of rows of `clock` were last heard, (n,) µs, as if no clock had been set back."""
-    last: IntArray = clock[:, Clock.LAST] + clock[:, Clock.SET_BACK]
-    return last
+def ahead(arrived: Round, max_future: int) -> BoolArray:
+    """Whose time lies further ahead of its record than `max_future` (µs), (n,)."""
+    future: BoolArray = (arrived.received > 0) & (arrived.times > arrived.received + max_future)
+    return future
+
+
+def _repeats(arrays: Columns, arrived: Round) -> BoolArray:
+    """Which readings that are behind have come before, (n,): by number where they have one, else time and values."""
+    rows, seqs = arrived.rows, arrived.seqs
+    same: BoolArray = (arrived.times == arrays.clock[rows, Clock.LAST]) & _same_values(arrays, arrived)
+    if seqs is None:
+        return same
+    # a number that has started again, on a clock that was reset, comes with values of its own
+    alike = _held(arrays, rows, arrived.values) | (arrays.count[rows, Count.FITTED] == UNFITTED)
+    repeats: BoolArray = np.where(seqs == NO_SEQ, same, alike & sequence.seen(arrays.clock[rows], seqs))
+    return repeats
+
+
+def _sent_at_once_again(arrays: Columns, arrived: Round) -> BoolArray:
+    """Which readings are the sensor's last, of the same number and values, stamped anew, (n,)."""
+    if arrived.seqs is None:
+        return np.zeros(len(arrived.rows), np.bool_)
+    clock = arrays.clock[arrived.rows]
+    after = arrived.times - clock[:, Clock.LAST]
+    last = (arrived.seqs == clock[:, Clock.SEQ]) & (clock[:, Clock.SEQ_SEEN] != 0) & (arrived.seqs != NO_SEQ)
+    soon = (after > 0) & (2 * after < clock[:, Clock.USUAL_STEP])  # later, it is a sensor that counts nothing
+    again: BoolArray = _same_values(arrays, arrived) & last & soon
+    return again
+
+
+def _same_values(arrays: Columns, arrived: Round) -> BoolArray:
+    same: BoolArray = ((arrived.values == arrays.raw[arrived.rows]) | np.isnan(arrived.values)).all(axis=1)
+    return same
+
+
+def _number(arrays: Columns, arrived: Round, fresh: BoolArray, late: BoolArray) -> None:
+    if arrived.seqs is not None:
+        clock = arrays.clock[arrived.rows]
+        sequence.note(clock, arrived.seqs, fresh, late)
+        arrays.clock[arrived.rows] = clock
 
 
 def _held(arrays: Columns, rows: npt.NDArray[np.intp], values: FloatArray) -> BoolArray:

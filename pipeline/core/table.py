@@ -20,6 +20,7 @@ FEATURES = 7  # see `features`
 TAIL_BINS = 32
 NOVELTY_BINS = 640
 BLOCKS = 64
+MARK_BITS = 32  # of a word of `filled`
 NEVER = -(2**62)  # µs: before any reading
 
 
@@ -27,9 +28,11 @@ class Clock:
     """Columns of `clock`, int64: times in µs, offsets in the topic."""
 
     LEARN_FROM, GAP_LIMIT = 0, 1  # learned: what came before was trained on; silence beyond the limit is a gap
-    LAST, OFFSET, ONSET, ONSET_OFFSET, UPDATED, GAP_FROM = 2, 3, 4, 5, 6, 7
-    ASTRAY, ASTRAY_FROM, ASTRAY_RECEIVED, ASTRAY_OFFSET, WRONG_SINCE, SET_BACK = 8, 9, 10, 11, 12, 13  # see `stamps`
-    BELIEVED_OFFSET = 14  # of the reading with which the clock was last believed to be set back
+    USUAL_STEP = 2  # learned: the longest time between readings that is usual
+    LAST, OFFSET, ONSET, ONSET_OFFSET, UPDATED, GAP_FROM = 3, 4, 5, 6, 7, 8
+    ASTRAY, ASTRAY_FROM, ASTRAY_RECEIVED, ASTRAY_OFFSET, WRONG_SINCE, SET_BACK = 9, 10, 11, 12, 13, 14  # see `stamps`
+    BELIEVED_OFFSET = 15  # of the reading with which the clock was last believed to be set back
+    SEQ, SEQ_SEEN = 16, 17  # see `sequence`
 
 
 class Count:
@@ -39,10 +42,17 @@ class Count:
     LEARNED, SEEN, SINCE = 2, 3, 4  # readings counted into tails and blocks, read, read since a start or gap
     HOLD, STATE, BELOW, OPEN, REVISION, SEVERITY = 5, 6, 7, 8, 9, 10
     ASTRAY, WRONG_CLOCK = 11, 12  # see `stamps`
-    ONSETS, SPENT_FROM = 13, 14  # alarms, and LEARNED since when they are counted, see `thresholds.raised`
+    FILLED = 13  # values of the window that never came, see `imputed`
+    ONSETS, SPENT_FROM = 14, 15  # alarms, and LEARNED since when they are counted, see `thresholds.raised`
 
 
 UNFITTED, TRAINED, UNSEEN = 0, 1, 2  # no scale yet; the model knows the sensor; scaled by its own first readings
+
+
+class Held:
+    """Columns of `held`, int64: a reading that waits, see `reorder`."""
+
+    TIME, RECEIVED, SEQ, USABLE = 0, 1, 2, 3
 
 
 class Level:
@@ -67,19 +77,20 @@ class Tally:
 
     STUCK_LIMIT, SEEN = 0, 1  # learned: repeats that are unusual (0: never), values the memory has been shown
     RUN, STUCK, NOVEL_BITS, BEYOND, BACK = 2, 3, 4, 5, 6
+    MISSED = 7  # readings without a value since the last that had one
 
 
 @dataclass(slots=True, eq=False)
 class Columns:
     """Every array of the table, one row a sensor; what is used together lies in one array."""
 
-    clock: npt.NDArray[np.int64]  # (N, 15) columns of `Clock`
-    count: npt.NDArray[np.int32]  # (N, 15) columns of `Count`
+    clock: npt.NDArray[np.int64]  # (N, 18) columns of `Clock`
+    count: npt.NDArray[np.int32]  # (N, 16) columns of `Count`
     level: Array  # (N, 9) columns of `Level`
     blocks: Array  # (N, BLOCKS) ring of block maxima of the combined surprise, NaN where absent
     scale: npt.NDArray[np.float64]  # (N, channels, 2) location and scale
     lane: Array  # (N, targets, 16) columns of `Lane`
-    tally: npt.NDArray[np.int32]  # (N, targets, 7) columns of `Tally`
+    tally: npt.NDArray[np.int32]  # (N, targets, 8) columns of `Tally`
     known: npt.NDArray[np.uint32]  # (N, targets, words) a bit for each value bin ever occupied
     prototypes: npt.NDArray[np.uint8]  # (N, targets, 4, prototypes) contexts in steps, 255 where empty
     hits: npt.NDArray[np.uint16]  # (N, targets, prototypes) when each was hit last
@@ -90,7 +101,10 @@ class Columns:
     raw: npt.NDArray[np.float64]  # (N, channels) last value
     carried: Array  # (N, state) the network's h and c
     window: Array  # (N, window, channels) ring of scaled values
+    filled: npt.NDArray[np.uint32]  # (N, targets, words) a bit for each reading of the window that had no value
     forecast: Array  # (N, targets, sum of horizons) a ring a horizon, in asinh(x)
+    held: npt.NDArray[np.int64]  # (N, reorder, 4) columns of `Held`, NEVER where nothing waits
+    held_values: npt.NDArray[np.float64]  # (N, reorder, channels)
 
     def __getitem__(self, field: str) -> npt.NDArray[Any]:
         found: npt.NDArray[Any] = getattr(self, field)
@@ -106,19 +120,19 @@ class Field(NamedTuple):
     learned: int
 
 
-def layout(model: Model) -> dict[str, Field]:
-    """Every field of a row. Bytes a sensor: the sum of shape * itemsize, printed by `row_bytes`."""
+def layout(model: Model, reorder: int = 0) -> dict[str, Field]:
+    """Every field of a row, of which so many readings may wait. Bytes a sensor: see `row_bytes`."""
     channels, targets = len(model.channels), len(model.targets)
     prototypes = 128 if targets == 1 else 0  # see `features.new_pattern`
     state = sum(layer.recurrent.shape[1] for layer in model.network.layers) * (2 if model.network.cell == "lstm" else 1)
     return {
-        "clock": Field((15,), np.int64, 0, 2),
-        "count": Field((15,), np.int32, 0, 2),
+        "clock": Field((18,), np.int64, 0, 3),
+        "count": Field((16,), np.int32, 0, 2),
         "level": Field((9,), np.float32, 0, 5),
         "blocks": Field((BLOCKS,), np.float32, np.nan, 0),
         "scale": Field((channels, 2), np.float64, 0, -1),
         "lane": Field((targets, 16), np.float32, 0, 3),
-        "tally": Field((targets, 7), np.int32, 0, 2),
+        "tally": Field((targets, 8), np.int32, 0, 2),
         "known": Field((targets, NOVELTY_BINS // 32), np.uint32, 0, -1),
         "prototypes": Field((targets, 4, prototypes), np.uint8, 255, -1),
         "hits": Field((targets, prototypes), np.uint16, 0, -1),
@@ -129,7 +143,10 @@ def layout(model: Model) -> dict[str, Field]:
         "raw": Field((channels,), np.float64, np.nan, 0),
         "carried": Field((state,), np.float32, 0, 0),
         "window": Field((model.network.window, channels), np.float32, 0, 0),
+        "filled": Field((targets, -(-model.network.window // MARK_BITS)), np.uint32, 0, 0),
         "forecast": Field((targets, sum(model.network.horizons)), np.float32, 0, 0),
+        "held": Field((reorder, 4), np.int64, NEVER, 0),
+        "held_values": Field((reorder, channels), np.float64, np.nan, 0),
     }
 
 
@@ -138,9 +155,9 @@ def flat(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
-def row_bytes(model: Model) -> int:
+def row_bytes(model: Model, reorder: int = 0) -> int:
     """Bytes of array state a sensor of this model takes; its name and index entry come on top (about 150)."""
-    return sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in layout(model).values())
+    return sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in layout(model, reorder).values())
 
 
 def learned(arrays: Columns, fields: Mapping[str, Field]) -> Arrays:
@@ -172,11 +189,16 @@ class SensorTable:
 
     def locate(self, names: Sequence[str], partitions: IntArray) -> tuple[npt.NDArray[np.intp], list[int]]:
         """The row of each sensor, (n,), and the rows that were made for it just now."""
+        if len(names) == 1:  # a lone reading is not worth columns
+            partition, name = int(partitions[0]), names[0]
+            index = self.index.setdefault(partition, {})
+            made = [] if name in index else [self.claim(name, partition)]
+            return np.array([index[name]], np.intp), made
         names = coded(names)
         home = np.full(len(names.table), -1, np.int64)  # partition of each entry; -1: no reading has it
         home[names.at] = partitions
         rows = np.full(len(names.table), -1, np.intp)
-        made: list[int] = []
+        made = []
         for partition in sorted(set(home.tolist()) - {-1}):
             index = self.index.setdefault(partition, {})
             entries = np.flatnonzero(home == partition)

@@ -167,7 +167,7 @@ def play(
     serves = serving(settings, bundle.load_all(settings.model.dir) if models is None else models)
     broker = MemoryBroker(settings.kafka.topics.readings, partitions)
     with TemporaryDirectory() as folder, threadpool_limits(limits=1):
-        stage = _Stage(Member(broker, Path(folder), serves, pace_of(settings), BATCH, kernel=kernel()))
+        stage = _Stage(Member(broker, Path(folder), serves, pace_of(settings), BATCH, kernel=kernel(settings)))
         for step in script:
             stage.take(step)
         return stage.ended()

@@ -18,6 +18,8 @@ from pipeline.core.model import Model
 from pipeline.core.readings import FloatArray, ReadingBatch
 from pipeline.core.table import TRAINED, UNSEEN, Count
 from pipeline.core.thresholds import Budget
+from pipeline.core.walking import Walkers
+from pipeline.fast import walkers
 from tests import models
 
 RULES = Rules(budget=Budget.parse("1/25/sensor"), bounds=(Bound("*", "c0", 14.0, 26.0, "bar"),))
@@ -27,7 +29,10 @@ SHAPES: dict[str, dict[str, object]] = {
     "gru, two layers": {"cell": "gru", "layers": 2},
     "windowed": {"mode": "windowed"},
     "wrong clocks": {},
+    "wrong clocks, out of order": {},
 }
+COMPILED = ("one channel", "nine channels", "wrong clocks")  # of which the extra `fast` has a form
+FORMS = [*((shape, "numpy") for shape in SHAPES), *((shape, "numba") for shape in COMPILED)]
 ROWS, HISTORY = 460, 120  # readings; counts enter the tails 150 to 300 readings late
 
 
@@ -54,8 +59,10 @@ def cut(batch: ReadingBatch, at: Iterable[int]) -> list[ReadingBatch]:
 @dataclass(frozen=True)
 class Case:
     model: Model
+    rules: Rules
     batch: ReadingBatch
     outcome: Outcome  # of all of it at once
+    walkers: Walkers | None
 
     @property
     def whole(self) -> Followed:
@@ -65,7 +72,7 @@ class Case:
         return f"Case({self.model.network.cell}, {self.model.network.mode}, {len(self.model.channels)} channels)"
 
     def detector(self) -> Detector:
-        return Detector(self.model, RULES)
+        return Detector(self.model, self.rules, walkers=self.walkers)
 
 
 def trained_on_one_of_three(shape: dict[str, object]) -> Model:
@@ -91,24 +98,38 @@ def with_wrong_clocks(batch: ReadingBatch) -> ReadingBatch:
     times[ahead] += 90 * models.INTERVAL
     times[still] = times[still][0] - models.INTERVAL
     times[behind] -= 60 * models.INTERVAL
-    return replace(batch, times=times)
+    return replace(batch, times=times, seqs=row % 90)  # and all count, from 0 again now and then
 
 
-@pytest.fixture(scope="module", params=SHAPES, ids=lambda name: name.replace(" ", "-"))
+def overtaken(batch: ReadingBatch, by: int, seed: int = 0) -> ReadingBatch:
+    """The readings in another order: each may be overtaken by so many of its sensor, or fewer."""
+    rng, places = np.random.default_rng(seed), np.arange(len(batch))
+    order = np.empty(len(batch), np.intp)
+    for sensor in sorted(set(batch.sensors)):
+        own = places[np.array(batch.sensors) == sensor]
+        order[own] = own[np.argsort(np.arange(len(own)) + rng.uniform(0, by + 1, len(own)), kind="stable")]
+    return replace(batch.take(order), offsets=batch.offsets, partitions=batch.partitions)
+
+
+@pytest.fixture(scope="module", params=FORMS, ids=lambda form: "-".join(form).replace(" ", "-"))
 def stream(request: pytest.FixtureRequest) -> Case:
-    model = trained_on_one_of_three(SHAPES[request.param])
+    shape, kernel = request.param
+    model, walk = trained_on_one_of_three(SHAPES[shape]), walkers(kernel)
     rows = 110 if model.network.mode == "windowed" else ROWS
-    batch = later(models.stream(models.waves(3, rows, len(model.channels)), partitions=2, dropped=0.02))
-    if request.param == "wrong clocks":
+    batch = later(models.stream(models.waves(3, rows, len(model.channels)), partitions=2, dropped=0.02, bad=0.02))
+    if "wrong clocks" in shape:
         batch = with_wrong_clocks(batch)
-    detector = Detector(model, RULES)
+    rules = RULES
+    if "out of order" in shape:
+        batch, rules = overtaken(batch, 5), replace(RULES, reorder=3)  # some come too late
+    detector = Detector(model, rules, walkers=walk)
     outcome = detector.step(batch)
     assert [detector.snapshot(p)["count"][:, Count.FITTED].tolist() for p in (0, 1)] == [[TRAINED, UNSEEN], [UNSEEN]]
-    return Case(model, batch, outcome)
+    return Case(model, rules, batch, outcome, walk)
 
 
 def test_the_streams_of_these_tests_raise_every_kind_of_alert() -> None:
-    batch = later(models.stream(models.waves(3, ROWS), partitions=2, dropped=0.02))
+    batch = later(models.stream(models.waves(3, ROWS), partitions=2, dropped=0.02, bad=0.02))
     alerts = follow(Detector(trained_on_one_of_three({}), RULES), [batch]).alerts
     for sensor in ("s0", "s1", "s2"):
         assert {a.kind.value for a in alerts if a.sensor == sensor} >= {"forecast"}

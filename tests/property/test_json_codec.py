@@ -11,8 +11,7 @@ from pipeline.codecs import decode
 from pipeline.codecs.json import JsonReadings, decode_alert, encode_alert
 from pipeline.codecs.limits import LATEST
 from pipeline.core.alerts import Alert, Evidence, Kind, ModelRef, Severity, State
-from pipeline.core.frames import NO_SEQ
-from pipeline.core.readings import Quality, Reading, Record
+from pipeline.core.readings import NO_SEQ, Quality, Reading, Record
 from tests.contract.codec import expanded, must_be_well_formed
 
 CODEC = JsonReadings()

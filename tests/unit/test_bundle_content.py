@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
         ({"cell": "BiLSTM"}, "a live forecast can only be unidirectional"),
         ({"cell": "rnn"}, "cell 'rnn', mode 'carried'; known: lstm, gru; carried, windowed"),
         ({"mode": "psychic"}, "mode 'psychic'"),
-        ({"format": 1}, "format 1, this build reads 2; train the model again"),
+        ({"format": 1}, "format 1, this build reads 3; train the model again"),
         ({"targets": ["c7"]}, "targets ['c7'] are not among distinct channels"),
         ({"targets": []}, "are not among distinct channels"),
         ({"channels": ["c0", "c0"], "targets": ["c0"]}, "are not among distinct channels"),
@@ -155,7 +155,7 @@ def test_weights_that_are_not_this_network_s_are_refused(change: Change, sentenc
         (put("prior.level", Level.USUAL, NAN), "of prior.level is not within"),
         (put("prior.count", Count.FITTED, 1), "column 1 of prior.count is not within 0 and 0"),
         (become("prior.scale", lambda _: np.ones((2, 2))), "prior.scale is no field of a sensor"),
-        (become("prior.clock", lambda t: t[None]), "prior.clock is int64(1, 2), expected int64(2,)"),
+        (become("prior.clock", lambda t: t[None]), "prior.clock is int64(1, 3), expected int64(3,)"),
     ],
 )
 def test_tables_that_the_detector_could_not_use_are_refused(change: Change, sentence: str, folder: Path) -> None:

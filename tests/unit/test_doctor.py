@@ -48,7 +48,7 @@ def test_where_all_is_well_every_check_says_so(settings: Settings) -> None:
     assert [check for check in seen.values() if not check.ok] == []
     assert list(seen) == [
         "broker", "topic sensor.readings", "topic sensor.alerts", "topic sensor.readings.dead-letter", "clock",
-        "model g", "checkpoints", "http",
+        "model g", "kernel", "checkpoints", "http",
     ]  # fmt: skip
     assert seen["topic sensor.readings"].detail == (
         "6 partitions, 3 replicas, cleanup.policy delete, retention.ms 604800000"
@@ -85,7 +85,7 @@ def test_without_a_broker_the_rest_is_still_looked_at(settings: Settings) -> Non
 
     broker, *others = checks(settings, nobody)
     assert (broker.name, broker.ok) == ("broker", False)
-    assert [check.name for check in others] == ["model g", "checkpoints", "http"]
+    assert [check.name for check in others] == ["model g", "kernel", "checkpoints", "http"]
 
 
 def test_what_is_wrong_on_this_machine_is_found(settings: Settings, tmp_path: Path) -> None:

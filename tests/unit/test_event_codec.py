@@ -9,8 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.codecs import decode, decode_frames
-from pipeline.codecs.events import CONTENT_TYPE, MAX_BYTES, decode_event, encode_retirement, is_event, parted
-from pipeline.core.events import Retire
+from pipeline.codecs.events import (
+    CONTENT_TYPE,
+    MAX_BYTES,
+    decode_event,
+    encode_maintenance,
+    encode_retirement,
+    is_event,
+    parted,
+)
+from pipeline.core.events import Maintain, Retire
 from pipeline.core.frames import ROW_BITS
 from pipeline.core.readings import Reason, Record, Rejected
 from tests.contract.codec import record as reading_record
@@ -44,6 +52,8 @@ def test_a_retirement_comes_back_with_its_place_and_time(time: int | None) -> No
         (b'{"event":"retire"}', Reason.SCHEMA),
         (b'{"event":"retire","sensor":""}', Reason.SENSOR),
         (b'{"event":"retire","sensor":"a","time":1e300}', Reason.TIME),
+        (b'{"event":"maintenance","sensor":"a"}', Reason.SCHEMA),
+        (b'{"event":"maintenance","sensor":"a","until":1e300}', Reason.TIME),
     ],
 )
 def test_what_is_no_event_is_refused_with_its_reason(value: bytes | None, reason: Reason) -> None:
@@ -52,10 +62,17 @@ def test_what_is_no_event_is_refused_with_its_reason(value: bytes | None, reason
     assert (refused.reason, refused.offset, refused.value) == (reason, 7, value)
 
 
+def test_a_maintenance_comes_back_with_its_span() -> None:
+    value, headers = encode_maintenance("plant1/pump-7", 1_795_347_600_000_000, 1_795_354_800_000_000)
+    sent = record(value)._replace(headers=tuple(headers))
+    span = 1_795_347_600_000_000, 1_795_354_800_000_000
+    assert decode_event(sent) == Maintain("plant1/pump-7", *span, 2, sent.timestamp)
+
+
 @given(st.binary(max_size=60) | st.sampled_from(EVENTS).map(Path.read_bytes))
 @example(b'{"event":"retire","sensor":"a","time":"2026-01-01T00:00:00Z"}')
 def test_whatever_it_holds_an_event_is_decoded_or_refused(value: bytes) -> None:
-    assert isinstance(decode_event(record(value)), Retire | Rejected)
+    assert isinstance(decode_event(record(value)), Retire | Maintain | Rejected)
 
 
 def test_events_part_the_records_where_they_stand() -> None:

@@ -22,8 +22,8 @@ def loaded_by(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("module", ["pipeline.app", "pipeline.cli"])
-def test_serving_loads_nothing_that_only_training_needs(module: str) -> None:
-    assert loaded_by(module).isdisjoint(TRAINING_ONLY)
+def test_serving_loads_nothing_that_only_training_or_the_compiled_form_needs(module: str) -> None:
+    assert loaded_by(module).isdisjoint((*TRAINING_ONLY, "numba", "llvmlite"))
 
 
 def test_the_core_loads_numpy_and_the_standard_library() -> None:

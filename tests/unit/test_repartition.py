@@ -10,9 +10,12 @@ import pytest
 
 from pipeline.adapters.checkpoints import FolderCheckpoints
 from pipeline.core.detector import Detector
+from pipeline.core.events import Maintain
+from pipeline.core.joining import Joiner
+from pipeline.core.maintenance import Maintenance
 from pipeline.ports import Checkpoint, CheckpointError, Moment, Position
 from pipeline.repartition import repartitioned, sources
-from tests.models import model, stream, waves
+from tests.models import INTERVAL, model, stream, waves
 
 TOPIC = "sensor.readings"
 READINGS = stream(waves(9, 120), partitions=2)  # sensor k in partition k % 2
@@ -52,6 +55,31 @@ def test_every_sensor_goes_on_where_its_readings_now_come_from(before: dict[int,
     rest = READINGS.take(slice(540, 1080))
     elsewhere = replace(rest, partitions=np.array([place(s.encode(), 4) for s in rest.sensors]))
     assert np.array_equal(moved.step(elsewhere).scores, undisturbed.step(rest).scores)
+
+
+def test_readings_that_wait_for_their_channels_move_with_their_sensors(before: dict[int, Checkpoint]) -> None:
+    def joiner() -> Joiner:
+        return Joiner(2, INTERVAL, max_future=INTERVAL)
+
+    parts, waiting = READINGS.take(slice(0, 9)), joiner()
+    waiting.join(replace(parts, values=np.column_stack([parts.values, np.full(9, np.nan)])))
+    before = {p: replace(c, groups={**c.groups, "g~open": waiting.snapshot(p)}) for p, c in before.items()}
+    after = joiner()
+    for checkpoint in repartitioned(before, 4, place):
+        after.restore(checkpoint.partition, checkpoint.groups["g~open"])
+    rest = replace(parts, partitions=np.array([place(s.encode(), 4) for s in parts.sensors]), offsets=parts.offsets + 9)
+    whole, _ = after.join(replace(rest, values=np.column_stack([np.full(9, np.nan), parts.values])))
+    assert np.array_equal(whole.values, np.column_stack([parts.values, parts.values]))
+
+
+def test_maintenance_moves_with_its_sensors(before: dict[int, Checkpoint]) -> None:
+    said = Maintenance()
+    said.apply(Maintain("s2", 5, 9, partition=0))
+    before[0] = replace(before[0], groups={**before[0].groups, "~maintenance": said.snapshot(0)})
+    after = Maintenance()
+    for checkpoint in repartitioned(before, 4, place):
+        after.restore(checkpoint.partition, checkpoint.groups["~maintenance"])
+    assert [after.covers(partition, "s2", 5) for partition in range(4)] == [False, False, True, False]
 
 
 def test_a_sensor_seen_in_two_partitions_keeps_the_state_of_its_own(before: dict[int, Checkpoint]) -> None:

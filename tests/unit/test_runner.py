@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from pipeline.adapters.memory import MemoryBroker
 from pipeline.bundle import BundleError
 from pipeline.codecs import JSON
-from pipeline.codecs.events import encode_retirement
+from pipeline.codecs.events import encode_maintenance, encode_retirement
 from pipeline.core.alerts import Alert, Kind, Resolution, State
 from pipeline.core.events import Rules
 from pipeline.core.model import Model
@@ -568,3 +568,38 @@ def test_a_retirement_among_the_readings_is_the_same_in_any_batch_and_after_any_
     assert retired(tmp_path / "in small", batch=17) == whole
     for killed_at in (769, 790):
         assert retired(tmp_path / f"{killed_at}", killed_at) == whole, killed_at
+
+
+def worked_on(
+    folder: Path, killed_at: int = -1, batch: int = 100, *, said: bool = True
+) -> dict[tuple[str, int], Alert]:
+    """A sensor is under maintenance for some hours, which are prolonged, then ended early. What was published."""
+    broker = MemoryBroker(partitions=2)
+    service = Service(broker, folder, batch=batch)
+    runner = service.start()
+    sent = MemoryBroker(partitions=2)
+    fill(sent, rows=420)
+    events = {600: (300, 340), 660: (300, 900), 790: (300, 400)}  # offset -> rows from and until
+    for record in (record for records in sent.records.values() for record in records):
+        if said and record.partition == 0 and record.offset in events:
+            begin, end = (START + row * INTERVAL for row in events[record.offset])
+            value, headers = encode_maintenance("s0", begin, end)
+            broker.produce(value, key=b"s0", headers=tuple(headers), partition=0, timestamp=record.timestamp)
+        broker.produce(record.value, key=record.key, partition=record.partition, timestamp=record.timestamp)
+        if record.offset == killed_at and record.partition == 0:
+            drained(runner, broker)
+            service.pace = paced(checkpoint_seconds=0.0 if killed_at % 2 else 1e9)
+            runner = service.start()
+    drained(runner, broker)
+    return told(broker)
+
+
+def test_a_maintenance_among_the_readings_is_the_same_in_any_batch_and_after_any_kill(tmp_path: Path) -> None:
+    whole = worked_on(tmp_path / "whole")
+    within = range(START + 310 * INTERVAL, START + 390 * INTERVAL)
+    assert not any(alert.sensor == "s0" and alert.start in within for alert in whole.values())
+    without = worked_on(tmp_path / "without", said=False)
+    assert any(alert.sensor == "s0" and alert.start in within for alert in without.values()), "nothing would have shown"
+    assert worked_on(tmp_path / "in small", batch=17) == whole
+    for killed_at in (665, 700):
+        assert worked_on(tmp_path / f"{killed_at}", killed_at) == whole, killed_at

@@ -95,7 +95,7 @@ def test_sensors_in_one_step_have_the_share_of_their_own_kind() -> None:
     arrays.tail[..., : TAIL_BINS // 2] = 999
     at = np.arange(20)
     zero = np.zeros(20, np.int64)
-    on = Lanes(at, at, zero, zero.astype(np.int32), np.zeros(20, np.bool_), at >= 10)
+    on = Lanes(at, at, zero, zero.astype(np.int32), np.zeros(20, np.bool_), at >= 10, at[:0])
     values = np.zeros((FEATURES, 20), np.float32)
     values[:, [3, 13]] = 900.0
     surprise, _ = scoring.combine(arrays, on, values, 2, 10, WEIGHTS)
@@ -116,7 +116,7 @@ def test_a_sensor_without_any_value_is_surprised_by_nothing() -> None:
 
 def test_only_a_lane_that_learns_is_counted() -> None:
     arrays = blank(2)
-    both = Lanes(*lanes([0, 1])[:4], np.array([True, False]), np.zeros(2, np.bool_))
+    both = Lanes(*lanes([0, 1])[:4], np.array([True, False]), np.zeros(2, np.bool_), np.empty(0, np.intp))
     scoring.combine(arrays, both, np.zeros((FEATURES, 2), np.float32), 1, 2, WEIGHTS)
     assert arrays.pending[0].sum(axis=(1, 2, 3)).tolist() == [FEATURES, 0]
 

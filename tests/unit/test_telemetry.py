@@ -36,7 +36,10 @@ def telemetry() -> Telemetry:
 def turn() -> Turn:
     batch = stream(waves(2, 5))
     stepped = Stepped(
-        scored=[Scored(model(), batch, Outcome.empty(len(batch), 1))], seconds=[0.003], ignored={"late": 2}
+        scored=[Scored(model(), batch, Outcome.empty(len(batch), 1))],
+        seconds=[0.003],
+        ignored={"late": 2},
+        mended={"imputed": 3},
     )
     refused = [Rejected(Reason.UNREADABLE, "not JSON")]
     return Turn(stepped, [ALERT], refused, latency_seconds=0.2, committed=True, checkpoint_seconds=[0.04])
@@ -52,6 +55,7 @@ def test_a_turn_is_counted(telemetry: Telemetry) -> None:
         'foreshock_rejected_total{reason="unreadable"}': 1,
         'foreshock_rejected_total{reason="future"}': 0,
         'foreshock_ignored_total{reason="late"}': 2,
+        'foreshock_mended_total{how="imputed"}': 3,
         'foreshock_lag_records{partition="3"}': 10,
         'foreshock_watermark_timestamp_seconds{partition="3"}': 7,
         "foreshock_end_to_end_latency_seconds_sum": 0.2,
@@ -100,7 +104,7 @@ def test_no_metric_has_a_label_for_a_sensor(telemetry: Telemetry) -> None:
     telemetry.turned(turn(), {})
     families = {family.name: family for family in telemetry.registry.collect()}
     labels = {label for family in families.values() for sample in family.samples for label in sample.labels}
-    assert labels <= {"group", "reason", "kind", "state", "partition", "le", "version", "sha256"}
+    assert labels <= {"group", "reason", "how", "kind", "state", "partition", "le", "version", "sha256"}
     assert {name.removesuffix("_total") for name in METRIC_NAMES} == set(families)
 
 

@@ -155,7 +155,7 @@ def test_other_settings_are_said_and_make_a_difference(past: Past) -> None:
     detection = past.settings.detection.model_copy(update={"budget": "1/1000/sensor"})
     other = replace(past, settings=past.settings.model_copy(update={"detection": detection}))
     parts, raised = other.replayed(*past.whole())
-    assert {part.changed for part in parts} == {"other settings in [detection], model.groups or sensors.csv"}
+    assert {part.changed for part in parts} == {"other settings in [detection], [model] or sensors.csv"}
     differences = against(past.published(*past.whole()), raised, *past.whole()).differences
     assert {difference.what for difference in differences} >= {"missing", "spurious"}
 
