@@ -50,7 +50,7 @@ def group_prior(
     prior["tail"] = pooled(rehearse(unknown, stretches, detector_of=detector_of).arrays.tail)
     judged: Rehearsed = rehearse(replace(unknown, prior=prior), stretches, detector_of=detector_of)
     blocks = judged.blocks[np.isfinite(judged.blocks)][None]
-    usual, excess = usual_episode(blocks, episodes.winsored(len(model.targets)), anywhere=0.0)
+    usual, excess = usual_episode(blocks, episodes.WINSORED, anywhere=0.0)  # one sensor's incidents weigh little here
     prior["level"][: Level.OWN_BLOCKS + 1] = usual, excess, usual, excess, episodes.UNSEEN_BLOCKS
     return prior
 

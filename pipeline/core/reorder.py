@@ -39,7 +39,7 @@ def turn(arrays: Columns, arrived: Round, max_future: int) -> Turn:
     straight |= offsets < clock[:, Clock.BELIEVED_OFFSET]
     waiting = arrays.held[rows, :, Held.TIME]  # (n, bound), NEVER where nothing does
     twin = waiting == arrived.times[:, None]
-    read_before = ~straight & (offsets <= clock[:, Clock.OFFSET])
+    read_before = ~straight & (offsets < clock[:, Clock.OFFSET])
     doubled = ~straight & ~read_before & twin.any(axis=1)
     like = arrays.held_values[rows, twin.argmax(axis=1)]
     same = doubled & ((like == arrived.values) | (np.isnan(like) & np.isnan(arrived.values))).all(axis=1)

@@ -100,6 +100,12 @@ def test_what_was_delivered_before_is_a_duplicate_whether_it_waits_or_not() -> N
     assert_same_state(detector, other)
 
 
+def test_two_readings_that_one_message_completed_are_both_taken_in() -> None:
+    detector, batch = waiting_for(2), after(calm(9))
+    outcome = detector.step(replace(batch, offsets=CALM + np.arange(9, dtype=np.int64) // 2))
+    assert (outcome.counts, held(detector)) == ({"scored": 7}, [7, 8])
+
+
 def test_a_sensor_whose_readings_wait_is_not_silent() -> None:
     detector = waiting_for(8)
     detector.step(after(calm(8)))
