@@ -56,7 +56,7 @@ configuration: setup ## regenerate docs/configuration.md
 	$(BIN)/python -m pipeline.config_reference > docs/configuration.md
 
 lock: setup ## compile requirements/ anew from pyproject.toml
-	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml -o requirements/serve.txt
+	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --extra librdkafka -o requirements/serve.txt
 	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --extra train -c requirements/serve.txt -o requirements/train.txt
 	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --all-extras --group dev -c requirements/train.txt -o requirements/dev.txt
 

@@ -18,6 +18,7 @@ class Asked:
     partitions: int = 8
     batch: int = 4096  # readings of a step
     restored: int = 100_000  # sensors
+    readings: int = 300_000  # of the service's figures
     repeats: int = 3
 
 
@@ -26,9 +27,10 @@ MEANINGS = {
     "many": "sensors of the large fleet",
     "channels": "channels of the figure for several",
     "hidden": "units of the LSTM",
-    "partitions": "partitions of the restored checkpoints",
+    "partitions": "partitions of the topic and of the restored checkpoints",
     "batch": "readings of a step",
     "restored": "sensors of the restored checkpoints",
+    "readings": "readings that a service on Kafka is given",
     "repeats": "repeats of each measurement",
 }
 

@@ -18,6 +18,10 @@ PARTS = {
     "memory": "benchmarks.step:memory",
     "replay": "benchmarks.backlog:measure",
     "restore": "benchmarks.restart:measure",
+    "start": "benchmarks.starting:measure",
+    "kafka": "benchmarks.throughput:measure",
+    "latency": "benchmarks.latency:measure",
+    "training": "benchmarks.training:measure",
 }  # in the order of the table
 
 Answer = TypeVar("Answer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -16,9 +17,12 @@ from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[imp
 
 from pipeline import bundle, fast
 from pipeline.adapters.checkpoints import FolderCheckpoints
-from pipeline.adapters.kafka import KafkaSink, KafkaSource
 from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
+from pipeline.adapters.kafka_clients import Client, client
+from pipeline.adapters.kafka_commits import CHECKPOINTS, DELIVERIES
 from pipeline.adapters.kafka_connection import KafkaAwayError
+from pipeline.adapters.kafka_member import GroupMember
+from pipeline.adapters.kafka_sink import KafkaSink
 from pipeline.core.model import Model
 from pipeline.crowd import Crowd
 from pipeline.ports import CheckpointStore, PartitionsChangedError
@@ -35,6 +39,7 @@ DRAIN_SECONDS = 10.0  # from the signal to the end, whatever the broker does
 LET_GO_SECONDS = 20.0  # for all partitions that a rebalance takes away: the other members wait
 COUNT_SECONDS = 1.0  # between two looks at every sensor, for metrics and /alerts
 RETRY_SECONDS = 1.0  # between two attempts to reach a broker
+YOUNG_OBJECTS = 100_000  # between two collections: a poll's records come and go as one, and are no cycles
 
 log = structlog.get_logger(__name__)
 
@@ -108,29 +113,34 @@ class App:
         recovery = Recovery(self._groups, store, pace.topic, self._serving.fingerprint, kernel(settings))
         return Runner(self._groups, source, sink, recovery, pace, lambda: bundle.load_all(settings.model.dir))
 
-    def _connected(self) -> tuple[KafkaSource, KafkaSink, CheckpointStore]:
+    def _connected(self) -> tuple[GroupMember, KafkaSink, CheckpointStore]:
         """All three, or none of them."""
         settings = self.settings.kafka
+        by = client(settings)
         with ExitStack() as opened:
-            source = KafkaSource(settings)
+            source = by.source(settings)
             opened.callback(source.close)
             try:
-                sink = KafkaSink(settings, source, self.status.wait)
+                sink = KafkaSink(settings, by.transactions(settings, DELIVERIES, source, self.status.wait))
                 opened.callback(sink.close)
-                store = self._store(source)
+                store = self._store(by, source)
             except KafkaAwayError as why:
                 self.status.wait(str(why))
                 raise
             opened.pop_all()
         return source, sink, store
 
-    def _store(self, source: KafkaSource) -> CheckpointStore:
-        kept = self.settings.checkpoints
+    def _store(self, by: Client, source: GroupMember) -> CheckpointStore:
+        kept, settings = self.settings.checkpoints, self.settings.kafka
         if kept.store == "topic":
-            return TopicCheckpoints(self.settings.kafka, source.consumer, self.status.wait)
+            transactions = by.transactions(settings, CHECKPOINTS, source, self.status.wait)
+            return TopicCheckpoints(settings, transactions, self.status.wait)
         return FolderCheckpoints(kept.dir, kept.keep_days)
 
     def _serve(self, runner: Runner) -> None:
+        gc.collect()
+        gc.freeze()  # what is there now stays; a collection need not walk it again and again
+        gc.set_threshold(YOUNG_OBJECTS)
         try:
             while not self._stopping.is_set():
                 if self._reload.is_set():

@@ -112,6 +112,11 @@ class KafkaSettings(_Section):
         description="host:port of one or more brokers, with commas; `KAFKA_BOOTSTRAP_SERVERS` is understood as well.",
         examples=["localhost:9092"],
     )
+    client: Literal["kafka-python", "librdkafka"] = Field(
+        default="kafka-python",
+        description="What reads and writes for the service: `kafka-python`, or `librdkafka`, which takes a fraction of "
+        "the processor time and needs the extra `librdkafka`. Members of a group may differ in it.",
+    )
     group_id: str = Field(
         default="foreshock", min_length=1, description="The consumer group; its members share the load."
     )

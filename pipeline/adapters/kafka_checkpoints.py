@@ -17,14 +17,12 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, RetriableError
 
 from pipeline.adapters import checkpoint_format
-from pipeline.adapters.kafka import committable
+from pipeline.adapters.kafka_commits import KafkaRefusedError, Message, Transactions
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
-from pipeline.adapters.kafka_transactions import Message, Transactions, transactional_id
 from pipeline.ports import Checkpoint, CheckpointError
 from pipeline.settings_schema import KafkaSettings
 
 CHUNK_BYTES = 900_000  # a broker takes messages of 1 MiB by default, key and headers among it
-TRANSACTION_SECONDS = 60.0  # gigabytes take their time
 ANSWER_MS = 5_000  # for one request
 QUIET_SECONDS = 15.0  # nothing comes though offsets are left: compaction took the records
 LOOK_BACK = 32  # records behind the end in which the manifest is looked for first
@@ -160,28 +158,22 @@ class KeptInTopic:
 
 
 class TopicCheckpoints(KeptInTopic):
-    """Keeps the newest checkpoint of each partition, for the group that `consumer` is a member of."""
+    """Keeps the newest checkpoint of each partition, for the group that `transactions` commit for."""
 
     def __init__(
         self,
         settings: KafkaSettings,
-        consumer: KafkaConsumer,
+        transactions: Transactions,
         waiting: Callable[[str], None],
         clock: Callable[[], float] = time.time,
-        *,
-        outside: bool = False,
     ) -> None:
-        """Connect and find the topic; `outside`: for a group that has no members."""
-        super().__init__(settings, waiting)
-        self._clock = clock
+        """Connect and find the topic; the transactions are the store's to close, also where that fails."""
+        self._transactions, self._clock = transactions, clock
         self._slots: dict[int, str] = {}  # partition -> the one that our last checkpoint went to
         try:
-            self._transactions = Transactions(
-                settings, f"{transactional_id(settings)}-checkpoints", consumer, waiting,
-                seconds=TRANSACTION_SECONDS, compression=None, outside=outside,
-            )  # fmt: skip
+            super().__init__(settings, waiting)
         except BaseException:
-            self._reader.close(autocommit=False)
+            transactions.close()
             raise
 
     def names(self, topic: str, partition: int, at_most: int) -> Iterator[str]:
@@ -207,15 +199,14 @@ class TopicCheckpoints(KeptInTopic):
         taken = round(self._clock() * 1000)
         names = [f"{c.topic}/{c.partition}/{c.position.offset:020d}-{taken:013d}" for c in checkpoints]
         slots = [self._free_slot(c.partition) for c in checkpoints]
-        offsets = {TopicPartition(c.topic, c.partition): committable(c.position) for c in checkpoints}
 
         def messages() -> Iterator[Message]:
             for checkpoint, name, (slot, first) in zip(checkpoints, names, slots, strict=True):
                 yield from self._messages(checkpoint, name, slot, first)
 
         try:
-            written = self._transactions.run(messages(), offsets)
-        except KafkaError as why:
+            written = self._transactions.run(messages(), {c.partition: c.position for c in checkpoints})
+        except KafkaRefusedError as why:
             raise CheckpointError(f"{self._topic}: {why}") from why
         if not written:
             raise CheckpointError(f"{self._topic}: the transaction came to nothing")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka import KafkaAdminClient, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError, RetriableError
 from kafka.partitioner.default import murmur2
 
-from pipeline.adapters.kafka import committable
-from pipeline.adapters.kafka_connection import KafkaSetupError, connection
+from pipeline.adapters.kafka_commits import Committed, committable
+from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
 from pipeline.ports import Position
 from pipeline.settings_schema import KafkaSettings
 
 ANSWER_MS = 15_000
+LOOK_MS = 5_000  # in the loop of a service
 
 
 def committed(settings: KafkaSettings, topic: str) -> dict[int, int]:
@@ -24,6 +27,26 @@ def committed(settings: KafkaSettings, topic: str) -> dict[int, int]:
     except KafkaError as error:
         raise KafkaSetupError(f"group {settings.group_id}: {error}") from error
     return {tp.partition: at.offset for tp, at in found.items() if tp.topic == topic and at.offset >= 0}
+
+
+def nobodys(settings: KafkaSettings, partitions: AbstractSet[int]) -> set[int] | None:
+    """Those of the readings' partitions that the group has given to no member; None where it cannot be asked now.
+
+    A member that is killed after it gave partitions up, before it joins again to say so, leaves them behind: back under
+    its name, it is given what it had kept, and no rebalance comes that would give the others to anybody.
+    """
+    try:
+        with KafkaAdminClient(**connection(settings), request_timeout_ms=LOOK_MS) as admin:
+            group = admin.describe_groups([settings.group_id])[settings.group_id]
+    except (KafkaAwayError, RetriableError):
+        return None
+    if group["group_state"] != "Stable":
+        return None
+    given: set[int] = set()
+    for member in group["members"]:
+        for of_topic in member["member_assignment"]["assigned_partitions"] if member["member_assignment"] else ():
+            given |= set(of_topic["partitions"]) if of_topic["topic"] == settings.topics.readings else set()
+    return set(partitions) - given
 
 
 class IdleGroup:
@@ -39,7 +62,7 @@ class IdleGroup:
                     f"group {settings.group_id}: has {members} members; stop them (one with kafka.instance_id stays a "
                     "member until kafka.session_timeout_seconds are over)"
                 )
-            self.consumer = KafkaConsumer(
+            self._consumer = KafkaConsumer(
                 **connection(settings),
                 group_id=settings.group_id,
                 enable_auto_commit=False,
@@ -48,36 +71,47 @@ class IdleGroup:
             )
         except KafkaError as error:
             raise KafkaSetupError(f"group {settings.group_id}: {error}") from error
-        self._partitions = sorted(self.consumer.partitions_for_topic(self._topic) or ())
+        self._partitions = sorted(self._consumer.partitions_for_topic(self._topic) or ())
 
     @property
     def partitions(self) -> int:
         """Of the topic it reads."""
         return len(self._partitions)
 
-    def committed(self) -> dict[int, Position]:
-        """Of the partitions that have been read."""
-        found = {}
-        for partition in self._partitions:
-            at = self.consumer.committed(TopicPartition(self._topic, partition), metadata=True, timeout_ms=ANSWER_MS)
-            if at is not None and at.offset >= 0:
-                found[partition] = Position(at.offset)
-        return found
+    def read(self) -> dict[int, Position]:
+        """How far each partition has been read, of those that have."""
+        found = {partition: self.committed(partition) for partition in self._partitions}
+        return {partition: Position(at.offset) for partition, at in found.items() if at is not None}
+
+    def committed(self, partition: int) -> Committed | None:
+        """What the group has committed; KafkaAwayError where no answer comes."""
+        try:
+            at = self._consumer.committed(TopicPartition(self._topic, partition), metadata=True, timeout_ms=ANSWER_MS)
+        except RetriableError as error:
+            raise KafkaAwayError(str(error)) from error
+        return None if at is None or at.offset < 0 else Committed(int(at.offset), at.metadata or "")
+
+    def generation(self) -> Any:
+        """That of an outsider, which the broker takes for as long as the group has no members."""
+        return self._consumer.group_metadata()
 
     def unread(self, committed: Mapping[int, Position]) -> int:
         """Messages that wait in these partitions."""
         tps = [TopicPartition(self._topic, partition) for partition in committed]
-        ends = self.consumer.end_offsets(tps, timeout_ms=ANSWER_MS)
+        ends = self._consumer.end_offsets(tps, timeout_ms=ANSWER_MS)
         return sum(max(ends[tp] - committed[tp.partition].offset, 0) for tp in tps)
 
     def commit(self, positions: Mapping[int, Position]) -> None:
         """From here it goes on."""
-        offsets = {TopicPartition(self._topic, partition): committable(at) for partition, at in positions.items()}
-        self.consumer.commit(offsets, timeout_ms=ANSWER_MS)
+        offsets = {
+            TopicPartition(self._topic, partition): OffsetAndMetadata(*committable(at), -1)
+            for partition, at in positions.items()
+        }
+        self._consumer.commit(offsets, timeout_ms=ANSWER_MS)
 
     def close(self) -> None:
         """Let go."""
-        self.consumer.close(autocommit=False)
+        self._consumer.close(autocommit=False)
 
 
 def place_of(sensor: bytes, partitions: int) -> int:

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kafka import TopicPartition
-from kafka.errors import KafkaError, RetriableError
-
-from pipeline.adapters.kafka import JSON_HEADERS, MILLISECOND, KafkaSource, committable
+from pipeline.adapters.kafka_clients import client
+from pipeline.adapters.kafka_commits import DELIVERIES, KafkaRefusedError, Message
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
-from pipeline.adapters.kafka_transactions import FOR_GOOD, Message, Transactions, transactional_id
+from pipeline.adapters.kafka_member import MILLISECOND
+from pipeline.adapters.kafka_sink import JSON_HEADERS
 from pipeline.codecs import JSON, decode_frames
 from pipeline.codecs.events import decode_event, is_event
 from pipeline.codecs.json import MAX_DEAD_BYTES, encode_dead_letter
@@ -26,7 +25,7 @@ from pipeline.core.tags import Tags
 from pipeline.ports import Polled, Position
 from pipeline.settings_schema import KafkaSettings
 
-ANSWER_MS = 15_000
+ANSWER_SECONDS = 15.0
 
 
 @dataclass(slots=True)
@@ -66,9 +65,10 @@ class Rekey:
         self._ends: dict[int, int] = {}  # when the partition came
         self._newest: dict[int, int] = {}  # the ends as of the last poll
         self.rekeyed = Rekeyed()
-        self._source = KafkaSource(settings, client_id="foreshock-rekey")
+        by = client(settings)
+        self._source = by.source(settings)
         try:
-            self._transactions = Transactions(settings, transactional_id(settings), self._source.consumer, waiting)
+            self._transactions = by.transactions(settings, DELIVERIES, self._source, waiting)
         except BaseException:
             self._source.close()
             raise
@@ -121,14 +121,13 @@ class Rekey:
             self._source.start(partition, offset)
 
     def _end(self, partition: int) -> int:
-        tp = TopicPartition(self._origin, partition)
         try:
-            return int(self._source.consumer.end_offsets([tp], timeout_ms=ANSWER_MS)[tp])
-        except RetriableError as error:
+            return self._source.ends([partition], ANSWER_SECONDS)[partition]
+        except KafkaAwayError as error:
             raise KafkaAwayError(f"no broker says where partition {partition} of {self._origin} ends") from error
 
     def _is_at_end(self, polled: Polled) -> bool:
-        ours = {tp.partition for tp in self._source.consumer.assignment()}
+        ours = self._source.held
         read = {partition for partition, end in self._ends.items() if self._done[partition] >= end}
         return bool(ours) and polled.joined and ours <= read
 
@@ -139,11 +138,10 @@ class Rekey:
         if not moved:
             return True
         messages = [message for of in self._waiting.values() for message in of]
-        offsets = {TopicPartition(self._origin, p): committable(Position(at)) for p, at in moved.items()}
         try:
-            if not self._transactions.run(messages, offsets):
+            if not self._transactions.run(messages, {p: Position(at) for p, at in moved.items()}):
                 return False
-        except FOR_GOOD as why:
+        except KafkaRefusedError as why:
             raise KafkaSetupError(
                 f"from {self._origin} to {self._target}: {why}; nothing of this is committed"
             ) from why
@@ -196,7 +194,7 @@ class Rekey:
 
     def _must_exist(self, topic: str) -> None:
         try:
-            self._transactions.producer.partitions_for(topic)
-        except KafkaError as error:
+            self._transactions.producer.must_know(topic)
+        except KafkaRefusedError as error:
             self.close()
             raise KafkaSetupError(f"topic {topic}: {error}; create it first") from error

@@ -20,8 +20,10 @@ def repartition(
     """After the topic of the readings was widened: every sensor's state goes to its new partition."""
     from pipeline.adapters.checkpoints import FolderCheckpoints
     from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
+    from pipeline.adapters.kafka_commits import CHECKPOINTS
     from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
     from pipeline.adapters.kafka_group import IdleGroup, place_of
+    from pipeline.adapters.kafka_transactions import transactions
     from pipeline.ports import CheckpointError, CheckpointStore
     from pipeline.repartition import repartitioned, sources
 
@@ -30,7 +32,7 @@ def repartition(
     with sentences(CheckpointError, KafkaAwayError, KafkaSetupError, OSError), ExitStack() as opened:
         group = IdleGroup(settings.kafka)
         opened.callback(group.close)
-        committed = group.committed()
+        committed = group.read()
         if not committed:
             raise CheckpointError(f"group {settings.kafka.group_id}: has read nothing, so there is nothing to do")
         if (unread := group.unread(committed)) and not accept_unread:
@@ -40,7 +42,8 @@ def repartition(
             )
         store: CheckpointStore = FolderCheckpoints(kept.dir, kept.keep_days)
         if kept.store == "topic":
-            store = TopicCheckpoints(settings.kafka, group.consumer, err.print, outside=True)
+            writing = transactions(settings.kafka, CHECKPOINTS, group, err.print)
+            store = TopicCheckpoints(settings.kafka, writing, err.print)
             opened.callback(store.close)
         wider = repartitioned(sources(store, topic, committed, group.partitions), group.partitions, place_of)
         store.save_all(wider)

@@ -10,19 +10,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pipeline.adapters import checkpoints, kafka_transactions
-from pipeline.adapters.kafka import KafkaSource
+from pipeline.adapters import checkpoints, kafka_commits
 from pipeline.adapters.kafka_checkpoints import TopicCheckpoints
+from pipeline.adapters.kafka_member import GroupMember
 from pipeline.groups import Groups
 
 Place = tuple[Any, str]  # a function, and what has it
 
 POINTS: dict[str, list[Place]] = {
-    "polled": [(KafkaSource, "poll")],
+    "polled": [(GroupMember, "poll")],
     "stepped": [(Groups, "step")],
-    "published": [(kafka_transactions, "_publish")],  # the broker has the messages; nothing else
-    "in-transaction": [(kafka_transactions, "_send_offsets")],  # it has the offsets as well
-    "committed": [(kafka_transactions, "_commit")],
+    "published": [(kafka_commits, "_publish")],  # the broker has the messages; nothing else
+    "in-transaction": [(kafka_commits, "_send_offsets")],  # it has the offsets as well
+    "committed": [(kafka_commits, "_commit")],
     "mid-checkpoint": [(checkpoints, "_write"), (TopicCheckpoints, "_chunk")],  # a file or a chunk of several
     "mid-restore": [(Groups, "restore")],  # the state is there, no reading has been replayed
 }

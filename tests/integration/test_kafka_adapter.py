@@ -6,20 +6,22 @@ import gc
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import MemberToRemove
-from kafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 from structlog.testing import capture_logs
 
-from pipeline.adapters import kafka_transactions
-from pipeline.adapters.kafka import KafkaSink, KafkaSource
+from pipeline.adapters import kafka_commits
 from pipeline.adapters.kafka_admin import survey
+from pipeline.adapters.kafka_clients import client
+from pipeline.adapters.kafka_commits import DELIVERIES, InDoubtError, KafkaRefusedError, Producer
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
+from pipeline.adapters.kafka_member import GroupMember
+from pipeline.adapters.kafka_sink import KafkaSink
 from pipeline.ports import Moment, Outputs, Position, Sink, Source
 from pipeline.runner import MOST_TICKS
 from pipeline.settings_schema import KafkaSettings
@@ -50,6 +52,35 @@ def group_settings(bootstrap: str, readings: str, alerts: str, dead: str, **othe
     )
 
 
+def put_out(admin: KafkaAdminClient, group: str) -> None:
+    """Whoever is in the group, as an administrator would."""
+    members = admin.describe_groups([group])[group]["members"]
+    admin.remove_group_members(group, [MemberToRemove(member_id=member["member_id"]) for member in members])
+
+
+@pytest.fixture(params=["kafka-python", "librdkafka"])
+def by(request: pytest.FixtureRequest, broker: Broker) -> str:
+    """Each client."""
+    if request.param == "librdkafka" and not broker.is_apache_kafka:
+        pytest.skip(f"needs Apache Kafka; the best broker here is {broker.name}")
+    return str(request.param)
+
+
+@contextmanager
+def joined(settings: KafkaSettings, waiting: Callable[[str], None] = ignore) -> Iterator[tuple[GroupMember, KafkaSink]]:
+    """A member of the group, by the client that the settings name."""
+    by = client(settings)
+    source = by.source(settings)
+    try:
+        sink = KafkaSink(settings, by.transactions(settings, DELIVERIES, source, waiting))
+        try:
+            yield source, sink
+        finally:
+            sink.close()
+    finally:
+        source.close()
+
+
 class KafkaWorld:
     def __init__(self, broker: Broker, topics: NewTopics, **others: object) -> None:
         self.broker, self.others = broker, others
@@ -61,13 +92,8 @@ class KafkaWorld:
 
     @contextmanager
     def member(self, start: str | datetime = "earliest") -> Iterator[tuple[Source, Sink]]:
-        source = KafkaSource(self.settings(start=start))
-        sink = KafkaSink(self.settings(), source, ignore)
-        try:
-            yield source, sink
-        finally:
-            sink.close()
-            source.close()
+        with joined(self.settings(start=start)) as both:
+            yield both
 
     def produce(self, values: list[bytes], partition: int = 0) -> None:
         with KafkaProducer(bootstrap_servers=self.broker.bootstrap, linger_ms=20) as producer:
@@ -81,8 +107,8 @@ class KafkaWorld:
 
 class TestKafka(SourceAndSinkContract):
     @pytest.fixture
-    def world(self, broker: Broker, topics: NewTopics) -> World:
-        return KafkaWorld(broker, topics)
+    def world(self, broker: Broker, topics: NewTopics, by: str) -> World:
+        return KafkaWorld(broker, topics, client=by)
 
     @pytest.mark.kafka_only  # the embedded broker names ends that are too low
     def test_positions_and_ends_say_how_much_is_left(self, world: World) -> None:
@@ -97,13 +123,14 @@ class TestKafka(SourceAndSinkContract):
 
 
 @pytest.mark.kafka_only  # the embedded broker takes minutes over a rebalance
-def test_a_member_that_comes_takes_half_and_the_other_commits_what_it_gives_up(
-    broker: Broker, topics: NewTopics
+@pytest.mark.parametrize("newcomer", ["kafka-python", "librdkafka"])
+def test_a_member_that_comes_takes_half_and_the_other_commits_what_it_gives_up_whatever_their_clients(
+    broker: Broker, topics: NewTopics, by: str, newcomer: str
 ) -> None:
     world = KafkaWorld(broker, topics)
     world.produce([b"a", b"b"], partition=0)
     world.produce([b"c", b"d"], partition=1)
-    with world.member() as (first, sink), world.member() as (second, _):
+    with joined(world.settings(client=by)) as (first, sink), joined(world.settings(client=newcomer)) as (second, _):
         until(first, lambda polls: len(records(polls)) == 4)
         came: dict[int, int] = {}
         stop = threading.Event()
@@ -129,8 +156,8 @@ def test_a_member_that_comes_takes_half_and_the_other_commits_what_it_gives_up(
 
 
 @pytest.mark.kafka_only
-def test_the_ticks_that_changed_something_travel_with_the_commit(broker: Broker, topics: NewTopics) -> None:
-    world = KafkaWorld(broker, topics)
+def test_the_ticks_that_changed_something_travel_with_the_commit(broker: Broker, topics: NewTopics, by: str) -> None:
+    world = KafkaWorld(broker, topics, client=by)
     world.produce([b"a"])
     with world.member() as (source, sink):
         until(source, lambda polls: bool(records(polls)))
@@ -140,8 +167,8 @@ def test_the_ticks_that_changed_something_travel_with_the_commit(broker: Broker,
     assert assigned(polls)[0].position == Position(1, TICKS)
 
 
-def test_alerts_are_keyed_by_their_sensor(broker: Broker, topics: NewTopics) -> None:
-    world = KafkaWorld(broker, topics)
+def test_alerts_are_keyed_by_their_sensor(broker: Broker, topics: NewTopics, by: str) -> None:
+    world = KafkaWorld(broker, topics, client=by)
     world.produce([b"a"])
     with world.member() as (source, sink):
         until(source, lambda polls: 0 in assigned(polls))
@@ -156,21 +183,21 @@ def test_alerts_are_keyed_by_their_sensor(broker: Broker, topics: NewTopics) -> 
 @pytest.mark.kafka_only
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_commit_of_unknown_outcome_is_looked_up_and_never_repeated_in_place(
-    broker: Broker, topics: NewTopics, monkeypatch: pytest.MonkeyPatch, committed: bool
+    broker: Broker, topics: NewTopics, monkeypatch: pytest.MonkeyPatch, committed: bool, by: str
 ) -> None:
-    world = KafkaWorld(broker, topics)
+    world = KafkaWorld(broker, topics, client=by)
     world.produce([b"a"])
-    commit = kafka_transactions._commit
+    commit = kafka_commits._commit
 
-    def cut_off(producer: KafkaProducer) -> None:
+    def cut_off(producer: Producer) -> None:
         if committed:
             commit(producer)
-        raise KafkaConnectionError("the answer never came")
+        raise InDoubtError("the answer never came")
 
     with world.member() as (source, sink), capture_logs() as logs:
         until(source, lambda polls: 0 in assigned(polls))
         with monkeypatch.context() as patch:
-            patch.setattr(kafka_transactions, "_commit", cut_off)
+            patch.setattr(kafka_commits, "_commit", cut_off)
             assert sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1, (Moment(1, 7),))}) == committed
         assert world.published() == ([ALERT.alert_id.encode()] * committed, 1 * committed)
         if not committed:
@@ -180,13 +207,15 @@ def test_a_commit_of_unknown_outcome_is_looked_up_and_never_repeated_in_place(
 
 
 @pytest.mark.kafka_only
-def test_what_the_broker_refuses_for_good_is_raised_and_nothing_is_committed(broker: Broker, topics: NewTopics) -> None:
-    world = KafkaWorld(broker, topics)
+def test_what_the_broker_refuses_for_good_is_raised_and_nothing_is_committed(
+    broker: Broker, topics: NewTopics, by: str
+) -> None:
+    world = KafkaWorld(broker, topics, client=by)
     world.produce([b"a"])
     (world.alerts,) = topics("narrow", partitions=1, **{"max.message.bytes": "100"})
     with world.member() as (source, sink):
         until(source, lambda polls: 0 in assigned(polls))
-        with pytest.raises(MessageSizeTooLargeError):
+        with pytest.raises(KafkaRefusedError):
             sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1)})
     assert world.published() == ([], 0)
     with world.member() as (source, _):
@@ -195,34 +224,28 @@ def test_what_the_broker_refuses_for_good_is_raised_and_nothing_is_committed(bro
 
 
 @pytest.mark.kafka_only
-def test_a_member_that_the_group_has_put_out_commits_nothing(broker: Broker, topics: NewTopics) -> None:
-    world = KafkaWorld(broker, topics)
+def test_a_member_that_the_group_has_put_out_commits_nothing(broker: Broker, topics: NewTopics, by: str) -> None:
+    world = KafkaWorld(broker, topics, client=by)
     world.produce([b"a"])
     with world.member() as (source, sink):
         until(source, lambda polls: bool(records(polls)))
         with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as admin:
-            admin.remove_group_members(world.readings, [MemberToRemove(member_id=_member_id(source))])
+            put_out(admin, world.readings)
         assert not sink.deliver(Outputs([ALERT], [DEAD]), {0: Position(1)})
     assert world.published() == ([], 0)
 
 
-def _member_id(source: Source) -> str:
-    assert isinstance(source, KafkaSource)
-    found: str = source.consumer.group_metadata().member_id
-    return found
-
-
 @pytest.mark.kafka_only
 def test_a_named_member_comes_back_to_its_partitions_and_ends_what_it_had_left_open(
-    broker: Broker, topics: NewTopics, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, topics: NewTopics, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    world = KafkaWorld(broker, topics, instance_id="foreshock-0")
+    world = KafkaWorld(broker, topics, client=by, instance_id="foreshock-0")
     world.produce([b"a", b"b"])
     with world.member() as (source, sink):
         until(source, lambda polls: 0 in assigned(polls))
         assert sink.deliver(Outputs([ALERT]), {0: Position(1)})
         with monkeypatch.context() as patch:
-            patch.setattr(kafka_transactions, "_commit", _killed)
+            patch.setattr(kafka_commits, "_commit", _killed)
             with pytest.raises(ZeroDivisionError):
                 sink.deliver(Outputs([ALERT]), {0: Position(2)})
     began = time.monotonic()
@@ -233,13 +256,13 @@ def test_a_named_member_comes_back_to_its_partitions_and_ends_what_it_had_left_o
     assert world.published() == ([ALERT.alert_id.encode()], 0)
 
 
-def _killed(_: KafkaProducer) -> None:
+def _killed(_: Producer) -> None:
     raise ZeroDivisionError
 
 
 @pytest.mark.kafka_only
-def test_the_older_of_two_processes_of_one_name_ends_and_says_why(broker: Broker, topics: NewTopics) -> None:
-    world = KafkaWorld(broker, topics, instance_id="foreshock-0")
+def test_the_older_of_two_processes_of_one_name_ends_and_says_why(broker: Broker, topics: NewTopics, by: str) -> None:
+    world = KafkaWorld(broker, topics, client=by, instance_id="foreshock-0")
     world.produce([b"a"])
     with world.member() as (first, sink):
         until(first, lambda polls: bool(records(polls)))
@@ -251,56 +274,52 @@ def test_the_older_of_two_processes_of_one_name_ends_and_says_why(broker: Broker
     assert world.published() == ([], 0)
 
 
-def test_no_broker_is_told_apart_from_a_broker_without_the_topics(broker: Broker, topics: NewTopics) -> None:
+def test_no_broker_is_told_apart_from_a_broker_without_the_topics(broker: Broker, topics: NewTopics, by: str) -> None:
     (readings,) = topics("readings")
+    away = group_settings("127.0.0.1:1", readings, "alerts", "dead", client=by)
     with pytest.raises(KafkaAwayError, match=r"no broker at 127\.0\.0\.1:1"):
-        KafkaSource(group_settings("127.0.0.1:1", readings, "alerts", "dead"))
+        client(away).source(away)
     if broker.is_apache_kafka:
-        settings = group_settings(broker.bootstrap, readings, "no-such-alerts", "no-such-dead-letters")
-        source = KafkaSource(settings)
-        with pytest.raises(KafkaSetupError, match=r"topic no-such-alerts.*create it"):
-            KafkaSink(settings, source, ignore)
-        source.close()
+        settings = group_settings(broker.bootstrap, readings, "no-such-alerts", "no-such-dead-letters", client=by)
+        with pytest.raises(KafkaSetupError, match=r"topic no-such-alerts.*create it"), joined(settings):
+            pass
 
 
 @pytest.mark.kafka_only
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the client leaves sockets open that never connected
-def test_an_absent_broker_is_waited_out_and_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_absent_broker_is_waited_out_and_loses_nothing(caplog: pytest.LogCaptureFixture, by: str) -> None:
     caplog.set_level("CRITICAL", "kafka")  # a record that is kept keeps the sockets
     try:
         fetch_jars()
     except KafkaNodeError as reason:
         pytest.skip(str(reason))  # the broker in use is Apache Kafka, but not one that we may kill
     with KafkaNode() as node:
-        _deliver_across_an_outage(node)
+        _deliver_across_an_outage(node, by)
         assert len(messages(node.bootstrap, "alerts")) == 1
     gc.collect()  # here, where the warning is expected
 
 
-def _deliver_across_an_outage(node: KafkaNode) -> None:
-    settings = group_settings(node.bootstrap, "readings", "alerts", "dead")
+def _deliver_across_an_outage(node: KafkaNode, by: str) -> None:
+    settings = group_settings(node.bootstrap, "readings", "alerts", "dead", client=by)
     with KafkaProducer(bootstrap_servers=node.bootstrap) as producer:
         for topic in ("readings", "alerts", "dead"):
             producer.partitions_for(topic)  # which creates it
     waited: list[str] = []
-    source = KafkaSource(settings)
-    sink = KafkaSink(settings, source, waited.append)
-    until(source, lambda polls: 0 in assigned(polls))
-    node.kill()
-    while source.poll(0.2).reachable:
-        pass
-    assert source.at_end({0}) == set()
-    back = threading.Timer(3, node.start)
-    back.start()
-    while not sink.deliver(Outputs([ALERT]), {0: Position(1)}):
-        source.poll(0.2)
-    acknowledged = time.monotonic()
-    back.join()
-    assert waited, "nobody was told that the service waits"
-    until(source, lambda polls: bool(polls) and polls[-1].reachable)
-    assert time.monotonic() - acknowledged < 10
-    sink.close()
-    source.close()
+    with joined(settings, waited.append) as (source, sink):
+        until(source, lambda polls: 0 in assigned(polls))
+        node.kill()
+        while source.poll(0.2).reachable:
+            pass
+        assert source.at_end({0}) == set()
+        back = threading.Timer(3, node.start)
+        back.start()
+        while not sink.deliver(Outputs([ALERT]), {0: Position(1)}):
+            source.poll(0.2)
+        acknowledged = time.monotonic()
+        back.join()
+        assert waited, "nobody was told that the service waits"
+        until(source, lambda polls: bool(polls) and polls[-1].reachable)
+        assert time.monotonic() - acknowledged < 10
 
 
 def test_a_survey_says_what_there_is_and_changes_nothing(broker: Broker, topics: NewTopics) -> None:

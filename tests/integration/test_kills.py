@@ -84,17 +84,18 @@ def service(broker: Broker, topics: NewTopics, undisturbed: Undisturbed, tmp_pat
 
 @pytest.mark.kafka_only
 @pytest.mark.fault(
-    "kill -9 when `{point}` is passed, checkpoints in the {store}", expected="missing 0, spurious 0, twice 0"
+    "kill -9 when `{point}` is passed, checkpoints in the {store}, {client}", expected="missing 0, spurious 0, twice 0"
 )
 @pytest.mark.parametrize(
-    ("point", "store"),
-    [*((point, "folder") for point in POINTS), ("committed", "topic"), ("mid-checkpoint", "topic"),
-     ("mid-restore", "topic")],
+    ("point", "store", "client"),
+    [*((point, "folder", "kafka-python") for point in POINTS), ("committed", "topic", "kafka-python"),
+     ("mid-checkpoint", "topic", "kafka-python"), ("mid-restore", "topic", "kafka-python"),
+     ("mid-checkpoint", "topic", "librdkafka")],
 )  # fmt: skip
 def test_a_kill_at_this_point_loses_nothing_and_says_nothing_twice(
-    undisturbed: Undisturbed, service: Service, point: str, store: str, seen: Said
+    undisturbed: Undisturbed, service: Service, point: str, store: str, client: str, seen: Said
 ) -> None:
-    service.settings = {**service.settings, "CHECKPOINTS__STORE": store}
+    service.settings = {**service.settings, "CHECKPOINTS__STORE": store, "KAFKA__CLIENT": client}
     service.start("stepped:60")  # a fifth of the stream; it leaves checkpoints to restore from
     service.wait_until_killed()
     for passes in PASSES:

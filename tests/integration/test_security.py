@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
 from pipeline.adapters.kafka_connection import KafkaSetupError, connection
+from pipeline.adapters.librdkafka_connection import configuration
 from pipeline.settings_schema import KafkaSettings
 from tests.kafka.node import KafkaNode, KafkaNodeError, fetch_jars
 from tests.kafka.secured import PASSWORD, USER, Certificates, certificates, secured_node
@@ -70,6 +72,8 @@ def test_every_way_to_sign_in_is_let_in(secured: Secured, listener: str, mechani
     settings = KafkaSettings.model_validate(secured.settings(listener, mechanism))
     with KafkaAdminClient(**connection(settings)) as admin:
         assert set(TOPICS.values()) <= set(admin.list_topics())
+    by_librdkafka = AdminClient(configuration(settings))
+    assert set(TOPICS.values()) <= by_librdkafka.list_topics(timeout=10).topics.keys()
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
@@ -97,14 +101,15 @@ def test_files_that_are_no_certificates_are_named(secured: Secured, tmp_path: Pa
     assert f"{tmp_path}/away.pem: cannot be used" in secured.refused("SASL_SSL", ssl_cafile=tmp_path / "away.pem")
 
 
-def test_a_secret_is_in_no_log_metric_page_table_or_exception(secured: Secured, tmp_path: Path) -> None:
+@pytest.mark.parametrize("client", ["kafka-python", "librdkafka"])
+def test_a_secret_is_in_no_log_metric_page_table_or_exception(secured: Secured, tmp_path: Path, client: str) -> None:
     saved(tmp_path / "models")
     folder = tmp_path / "secrets"
     folder.mkdir()
     asked = secured.settings("SASL_SSL", "SCRAM-SHA-512")
     del asked["sasl_password"]
     settings = {f"KAFKA__{name.upper()}": str(value) for name, value in asked.items()}
-    settings |= {"SECRETS_DIR": str(folder), "LOGGING__LEVEL": "debug"}
+    settings |= {"SECRETS_DIR": str(folder), "LOGGING__LEVEL": "debug", "KAFKA__CLIENT": client}
     service = Service(secured.at["SASL_SSL"], tmp_path, TOPICS, group="secured", settings=settings)
 
     def told(*words: str) -> str:

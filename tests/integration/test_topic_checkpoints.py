@@ -7,19 +7,20 @@ from dataclasses import replace
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import MemberToRemove
 
-from pipeline.adapters import kafka_checkpoints, kafka_transactions
-from pipeline.adapters.kafka import KafkaSource
+from pipeline.adapters import kafka_checkpoints, kafka_commits
 from pipeline.adapters.kafka_checkpoints import CHUNK_BYTES, TopicCheckpoints
+from pipeline.adapters.kafka_clients import client
+from pipeline.adapters.kafka_commits import CHECKPOINTS, Producer, Transactions
 from pipeline.adapters.kafka_connection import KafkaSetupError
+from pipeline.adapters.kafka_member import GroupMember
 from pipeline.ports import Checkpoint, CheckpointError
 from pipeline.settings_schema import KafkaSettings
 from tests.brokers import Broker
 from tests.conftest import NewTopics
 from tests.contract.checkpoint_store import CheckpointStoreContract, assert_same, at, taken
 from tests.contract.source_and_sink import assigned, until
-from tests.integration.test_kafka_adapter import group_settings, ignore
+from tests.integration.test_kafka_adapter import group_settings, ignore, put_out
 from tests.service import wait_for
 
 pytestmark = pytest.mark.kafka_only
@@ -35,11 +36,15 @@ def settings(broker: Broker, topics: NewTopics) -> KafkaSettings:
 
 
 @pytest.fixture
-def member(settings: KafkaSettings) -> Iterator[KafkaSource]:
-    source = KafkaSource(settings)
+def member(settings: KafkaSettings) -> Iterator[GroupMember]:
+    source = client(settings).source(settings)
     until(source, lambda polls: len(assigned(polls)) == PARTITIONS)
     yield source
     source.close()
+
+
+def writing(settings: KafkaSettings, member: GroupMember) -> Transactions:
+    return client(settings).transactions(settings, CHECKPOINTS, member, ignore)
 
 
 class Settled(TopicCheckpoints):
@@ -55,8 +60,8 @@ class Settled(TopicCheckpoints):
 
 
 @pytest.fixture
-def kept(settings: KafkaSettings, member: KafkaSource) -> Iterator[TopicCheckpoints]:
-    store = Settled(settings, member.consumer, ignore)
+def kept(settings: KafkaSettings, member: GroupMember) -> Iterator[TopicCheckpoints]:
+    store = Settled(settings, writing(settings, member), ignore)
     yield store
     store.close()
 
@@ -111,24 +116,22 @@ def test_a_checkpoint_that_was_cut_off_leaves_the_one_before(
     for offset in (100, 200):
         kept.save(at(offset, of=taken_here))
 
-    def cut_off(_: KafkaProducer) -> None:
+    def cut_off(_: Producer) -> None:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(kafka_transactions, "_commit", cut_off)
+        patch.setattr(kafka_commits, "_commit", cut_off)
         with pytest.raises(ZeroDivisionError):
             kept.save(at(300, of=taken_here))
     assert newest(kept, taken_here).position.offset == 200
 
 
 def test_of_a_member_that_the_group_has_put_out_nothing_stays(
-    broker: Broker, settings: KafkaSettings, member: KafkaSource, kept: TopicCheckpoints, taken_here: Checkpoint
+    broker: Broker, settings: KafkaSettings, member: GroupMember, kept: TopicCheckpoints, taken_here: Checkpoint
 ) -> None:
     kept.save(at(100, of=taken_here))
     with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as admin:
-        admin.remove_group_members(
-            settings.group_id, [MemberToRemove(member_id=member.consumer.group_metadata().member_id)]
-        )
+        put_out(admin, settings.group_id)
     with pytest.raises(CheckpointError, match="came to nothing"):
         kept.save(at(200, of=taken_here))
     assert newest(kept, taken_here).position.offset == 100
@@ -167,9 +170,9 @@ def test_the_manifest_is_found_however_far_from_the_end(
 
 
 def test_a_topic_that_is_too_narrow_is_refused_before_anything_is_read(
-    topics: NewTopics, settings: KafkaSettings, member: KafkaSource
+    topics: NewTopics, settings: KafkaSettings, member: GroupMember
 ) -> None:
     (narrow,) = topics("narrow")
     other = settings.model_copy(update={"topics": settings.topics.model_copy(update={"checkpoints": narrow})})
     with pytest.raises(KafkaSetupError, match=r"has 1 partitions, .* has 2; give it as many"):
-        TopicCheckpoints(other, member.consumer, ignore)
+        TopicCheckpoints(other, writing(other, member), ignore)
