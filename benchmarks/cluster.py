@@ -17,6 +17,7 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from benchmarks.asked import Asked
 from benchmarks.fleets import SETTLED_SENSORS, Fleet, known
+from benchmarks.fleets import kernel as compiled
 from pipeline import bundle
 from pipeline.adapters.checkpoints import FolderCheckpoints
 from pipeline.app import kernel
@@ -35,6 +36,7 @@ from tests.service import Service, saved
 CORE = 0  # the service's, while the broker has what is left
 ALARMING = 600  # readings, after which a sensor of this model is judged like one that has always been there
 FIRST = 1  # offset of the first reading: what is before it has been committed
+KERNEL = "numpy" if compiled()[0] is None else "numba"  # the better that is installed, as a service would have it
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -91,6 +93,7 @@ class Cluster:
         settings = {
             "KAFKA__CLIENT": client,
             "MODEL__DIR": str(self.folder / "models"),
+            "KERNEL": KERNEL,
             "DETECTION__GAP": "false",  # event time runs faster than the clock on the wall
             "KAFKA__SESSION_TIMEOUT_SECONDS": "45",
             "KAFKA__HEARTBEAT_SECONDS": "3",
