@@ -56,9 +56,14 @@ class Joiner:
         Of more than `most` sensors of a partition, the reading that is open for longest is dropped: its sensor makes
         room, as in the detector.
         """
-        self._channels, self._reach, self._max_future, self._most = channels, interval // 2, max_future, most
+        self._channels, self._max_future, self._most = channels, max_future, most
+        self.follow(interval)
         self._open: dict[int, dict[str, _Open]] = {}  # by partition and sensor, the longest open first
         self._counts: dict[str, int] = {}
+
+    def follow(self, interval: int) -> None:
+        """Join by another interval (µs) from the next reading on; what is open stays open."""
+        self._reach = interval // 2
 
     def join(self, batch: ReadingBatch) -> tuple[ReadingBatch, dict[str, int]]:
         """What is complete now, in the order of completion; and how many readings were late, duplicate, evicted.
