@@ -2,8 +2,9 @@
 
 A sensor has one reading open at most. It takes what comes within half an interval of its time, each channel once, and
 is complete when all channels are there, or when a reading of another interval comes; a channel that did not come has no
-value then. One that lies before the open reading is left alone, for the detector to count it as late, unless more come
-in a row than there are channels: then the clock was set back, and they are joined as any others.
+value then. A part that lies before the open reading is late and dropped; a reading that lies there and is whole passes,
+for the detector to judge. When more of either come in a row than there are channels, the clock was set back, and they
+are joined as any others.
 
 What comes out follows from the readings of a partition in their order, however they are cut into batches; what is open
 is state, to be kept and restored with the detector's. A reading stands where the message stands that completed it.
@@ -134,7 +135,10 @@ class Joiner:
                 return
             if ahead < 0 and found.before < self._channels:
                 found.before += 1
-                done.append(reading)
+                if len(named) == self._channels:
+                    done.append(reading)
+                else:
+                    self._count("late")
                 return
             self._close(here, found, reading, done)
         if len(named) == self._channels:
