@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.readings import NO_SEQ, BoolArray, FloatArray, IntArray, ReadingBatch
-from pipeline.core.table import Arrays
+from pipeline.core.table import Arrays, names_in
 
 FIELDS = {"stamps": np.int64, "values": np.float64, "came": np.uint8, "usable": np.uint8}  # of what is open
 STAMPS = 3  # time, received, how many in a row came before it
@@ -54,8 +54,7 @@ class Joiner:
     def __init__(self, channels: int, interval: int, *, max_future: int, most: int | None = None) -> None:
         """`interval` and `max_future` in µs; readings further ahead of their record are left alone, to be refused.
 
-        Of more than `most` sensors of a partition, the reading that is open for longest is dropped: its sensor makes
-        room, as in the detector.
+        Of more than `most` open readings of a partition, the one that is open for longest is dropped and counted late.
         """
         self._channels, self._max_future, self._most = channels, max_future, most
         self.follow(interval)
@@ -67,7 +66,7 @@ class Joiner:
         self._reach = interval // 2
 
     def join(self, batch: ReadingBatch) -> tuple[ReadingBatch, dict[str, int]]:
-        """What is complete now, in the order of completion; and how many readings were late, duplicate, evicted.
+        """What is complete now, in the order of completion; and how many parts or open readings were late or duplicate.
 
         The readings of a partition come in the order of their offsets.
         """
@@ -106,10 +105,11 @@ class Joiner:
         for name, dtype in FIELDS.items():
             if name not in arrays or arrays[name].shape[1:] != shapes[name] or arrays[name].dtype != dtype:
                 raise ValueError(f"open readings, field {name}: not {np.dtype(dtype)} of shape {shapes[name]}")
-        columns = (arrays[name].tolist() for name in ("names", "stamps", "values", "came", "usable"))
+        names = names_in(arrays, "open readings")
+        columns = (arrays[name].tolist() for name in ("stamps", "values", "came", "usable"))
         self._open[partition] = {
-            bytes(sensor).decode(): _Open(time, received, values, [bool(c) for c in came], bool(usable), before)
-            for sensor, (time, received, before), values, came, usable in zip(*columns, strict=True)
+            sensor: _Open(time, received, values, [bool(c) for c in came], bool(usable), before)
+            for sensor, (time, received, before), values, came, usable in zip(names, *columns, strict=True)
         }
 
     def drop(self, partition: int) -> None:
@@ -146,7 +146,7 @@ class Joiner:
             return
         if self._most is not None and len(here) >= self._most:
             del here[next(iter(here))]
-            self._count("evicted")
+            self._count("late")
         nothing = [float("nan")] * self._channels
         found = here[reading.sensor] = _Open(reading.time, reading.received, nothing, [False] * self._channels)
         self._add(found, reading, named)

@@ -155,6 +155,22 @@ def test_the_same_part_once_more_is_counted() -> None:
     assert counts == {"duplicate": 1, "late": 1}
 
 
+def test_an_open_reading_that_makes_room_is_late_and_no_sensor_that_was_evicted() -> None:
+    made, counts = joiner(most=1).join(batch([(0, 0, 0b001, 1, True), (2, 0, 0b001, 1, True), (2, 1, 0b110, 1, True)]))
+    assert [row[0] for row in rows(made)] == ["s2"]
+    assert counts == {"late": 1}
+
+
+@pytest.mark.parametrize("field", ["names", "stamps", "values", "came", "usable"])
+def test_a_snapshot_without_one_of_its_fields_is_refused_by_its_name(field: str) -> None:
+    at_work = joiner()
+    at_work.join(batch([(0, 0, 0b001, 1, True)]))
+    arrays = at_work.snapshot(0)
+    del arrays[field]
+    with pytest.raises(ValueError, match=f"open readings.* field {field}"):
+        joiner().restore(0, arrays)
+
+
 def test_a_snapshot_of_other_channels_is_refused() -> None:
     other = Joiner(2, INTERVAL, max_future=FUTURE)
     with pytest.raises(ValueError, match="open readings"):
