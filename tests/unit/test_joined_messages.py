@@ -228,3 +228,7 @@ def test_after_a_swap_messages_are_joined_as_after_a_restart_with_that_model() -
     found = swapped.step(records)
     assert came(found) == came(anew.step(records))
     assert came(found) != came(unchanged.step(records)), "the two intervals make the same of these messages"
+
+
+def test_a_tag_whose_sensor_would_have_no_name_is_no_tag() -> None:
+    assert [Tags(TAG).place(name) for name in (" /c0", "a/c0", "a b/c1")] == [None, ("a", "c0"), ("a b", "c1")]
