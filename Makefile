@@ -22,8 +22,8 @@ $(VENV)/ready: pyproject.toml requirements/dev.txt
 demo: setup ## a plant, a broker, a model, live alerts (ARGS="--duration 120 --seed 7 --json FILE")
 	$(BIN)/foreshock demo $(ARGS)
 
-test: setup check ## lint, types, import contracts and every test (ARGS="-k name")
-	$(BIN)/python -m pytest $(ARGS)
+test: setup check ## lint, types, import contracts and every test (ARGS="-k name -n 0")
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: setup ## lint, types and import contracts only
 	$(BIN)/ruff check .
