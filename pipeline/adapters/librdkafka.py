@@ -123,7 +123,6 @@ class LibrdkafkaSource(GroupMember):
         if self._leaving:
             return
         self._leaving = True
-        self._asked.put(self._consumer.close)
         self._asked.put(None)
         self._thread.join(ANSWER_SECONDS)
 
@@ -277,6 +276,7 @@ class LibrdkafkaSource(GroupMember):
     def _work(self) -> None:
         while (what := self._asked.get()) is not None:
             self._do(what)
+        self._do(self._consumer.close)
 
     def _do(self, what: Callable[[], Any]) -> None:
         try:
@@ -325,7 +325,9 @@ class LibrdkafkaSource(GroupMember):
         self._told.put(NOTHING)  # to the poll under way
         while (what := self._asked.get()) is not None and not _is_poll(what):
             self._do(what)
-        # the answer to that poll is what this one finds when it goes on
+        if what is None:  # the end is for `_work`: the library cannot be closed from inside its own call
+            self._asked.put(None)
+        # the answer to a poll is what this one finds when it goes on
 
     def _on_lost(self, _: Consumer, lost: list[TopicPartition]) -> None:
         """Others have them: the group took this member for dead."""

@@ -159,6 +159,41 @@ def test_a_member_that_comes_takes_half_and_the_other_commits_what_it_gives_up_w
 
 
 @pytest.mark.kafka_only
+def test_a_member_that_ends_while_it_gives_partitions_up_leaves_the_group_and_no_thread(
+    broker: Broker, topics: NewTopics, by: str
+) -> None:
+    world = KafkaWorld(broker, topics, client=by, session_timeout_seconds=30.0)
+    threads = set(threading.enumerate())
+    first = client(world.settings()).source(world.settings())
+    try:
+        until(first, lambda polls: len(assigned(polls)) == 2)
+        ours = set(threading.enumerate()) - threads
+        with joined(world.settings()) as (second, _):
+            stop = threading.Event()
+
+            def follow() -> None:
+                while not stop.is_set():
+                    for one in second.poll(0.1).assigned:
+                        second.start(one.partition, one.position.offset)
+
+            other = threading.Thread(target=follow)
+            other.start()
+            try:
+                until(first, lambda polls: any(polled.given_up for polled in polls))
+                first.close()
+                assert not any(thread.is_alive() for thread in ours)
+                deadline = time.monotonic() + 20  # less than the session
+                while len(second.held) < 2 and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                assert second.held == {0, 1}
+            finally:
+                stop.set()
+                other.join()
+    finally:
+        first.close()
+
+
+@pytest.mark.kafka_only
 def test_the_ticks_that_changed_something_travel_with_the_commit(broker: Broker, topics: NewTopics, by: str) -> None:
     world = KafkaWorld(broker, topics, client=by)
     world.produce([b"a"])
