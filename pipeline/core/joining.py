@@ -2,8 +2,9 @@
 
 A sensor has one reading open at most. It takes what comes within half an interval of its time, each channel once, and
 is complete when all channels are there, or when a reading of another interval comes; a channel that did not come has no
-value then. One that lies before the open reading is left alone, for the detector to count it as late, unless more come
-in a row than there are channels: then the clock was set back, and they are joined as any others.
+value then. A part that lies before the open reading is late and dropped; a reading that lies there and is whole passes,
+for the detector to judge. When more of either come in a row than there are channels, the clock was set back, and they
+are joined as any others.
 
 What comes out follows from the readings of a partition in their order, however they are cut into batches; what is open
 is state, to be kept and restored with the detector's. A reading stands where the message stands that completed it.
@@ -56,9 +57,14 @@ class Joiner:
         Of more than `most` sensors of a partition, the reading that is open for longest is dropped: its sensor makes
         room, as in the detector.
         """
-        self._channels, self._reach, self._max_future, self._most = channels, interval // 2, max_future, most
+        self._channels, self._max_future, self._most = channels, max_future, most
+        self.follow(interval)
         self._open: dict[int, dict[str, _Open]] = {}  # by partition and sensor, the longest open first
         self._counts: dict[str, int] = {}
+
+    def follow(self, interval: int) -> None:
+        """Join by another interval (µs) from the next reading on; what is open stays open."""
+        self._reach = interval // 2
 
     def join(self, batch: ReadingBatch) -> tuple[ReadingBatch, dict[str, int]]:
         """What is complete now, in the order of completion; and how many readings were late, duplicate, evicted.
@@ -129,7 +135,10 @@ class Joiner:
                 return
             if ahead < 0 and found.before < self._channels:
                 found.before += 1
-                done.append(reading)
+                if len(named) == self._channels:
+                    done.append(reading)
+                else:
+                    self._count("late")
                 return
             self._close(here, found, reading, done)
         if len(named) == self._channels:

@@ -127,9 +127,25 @@ def test_a_part_that_is_not_usable_is_there_and_has_no_value() -> None:
 
 def test_a_clock_that_was_set_back_joins_again_after_as_many_readings_as_there_are_channels() -> None:
     said = [(0, 50, 0b001, 1, True), *((0, 10 * row, 1 << c, 1, True) for row in range(4) for c in range(CHANNELS))]
-    made, _ = joiner().join(batch(said))
-    assert [row[2] for row in rows(made)][-2:] == [(1.0, 1.0, 1.0)] * 2
-    assert len(rows(made)) == CHANNELS + 1 + 3
+    made, counts = joiner().join(batch(said))
+    assert [row[2] for row in rows(made)] == [(1.0, None, None), *[(1.0, 1.0, 1.0)] * 3]
+    assert counts == {"late": CHANNELS}
+
+
+def test_a_part_that_lies_before_the_open_reading_is_late_and_makes_no_reading_of_its_own() -> None:
+    begun = [(0, 0, WHOLE, 1, True), (0, 20, 0b001, 3, True)]
+    stragglers = [(0, 10, 0b010, 2, True), (0, 10, 0b000, 2, True)]
+    made, counts = joiner().join(batch([*begun, *stragglers, (0, 20, 0b110, 3, True)]))
+    assert [(row[1], row[2]) for row in rows(made)] == [
+        (START, (1.0, 1.0, 1.0)), (START + 20 * SECOND, (3.0, 3.0, 3.0))
+    ]  # fmt: skip
+    assert counts == {"late": 2}
+
+
+def test_a_whole_reading_that_lies_before_the_open_one_is_left_to_the_detector() -> None:
+    made, counts = joiner().join(batch([(0, 20, 0b001, 3, True), (0, 10, WHOLE, 2, True), (0, 20, 0b110, 3, True)]))
+    assert [row[2] for row in rows(made)] == [(2.0, 2.0, 2.0), (3.0, 3.0, 3.0)]
+    assert counts == {}
 
 
 def test_the_same_part_once_more_is_counted() -> None:
