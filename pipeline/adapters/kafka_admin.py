@@ -10,6 +10,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 
 from pipeline.adapters.kafka_connection import KafkaSetupError, connection
+from pipeline.adapters.kafka_headers import tolerate_any_header
 from pipeline.settings_schema import KafkaSettings
 
 ANSWER_MS = 5_000
@@ -65,6 +66,7 @@ def _newest(settings: KafkaSettings, partitions: int) -> float | None:
     """The timestamp of the last record of any partition, read without joining the group."""
     tps = [TopicPartition(settings.topics.readings, partition) for partition in range(partitions)]
     consumer = KafkaConsumer(**connection(settings), enable_auto_commit=False)
+    tolerate_any_header(consumer)
     try:
         ends = consumer.end_offsets(tps, timeout_ms=ANSWER_MS)
         filled = [tp for tp in tps if ends[tp] > 0]

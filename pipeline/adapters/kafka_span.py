@@ -11,6 +11,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
+from pipeline.adapters.kafka_headers import tolerate_any_header
 from pipeline.core.readings import Record
 from pipeline.settings_schema import KafkaSettings
 
@@ -68,6 +69,7 @@ def span(settings: KafkaSettings, topic: str) -> Iterator[Span]:
         )
     except KafkaTimeoutError as error:
         raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
+    tolerate_any_header(consumer)
     try:
         yield Span(consumer, topic)
     except KafkaTimeoutError as error:

@@ -37,7 +37,7 @@ from pipeline.adapters.kafka_commits import ANSWER_SECONDS, Committed, InDoubtEr
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
 from pipeline.adapters.kafka_member import CLIENT_ID, FETCH_BYTES, METADATA_SECONDS, MILLISECOND, GroupMember
 from pipeline.adapters.librdkafka_connection import cause, configuration, translated
-from pipeline.core.readings import Record
+from pipeline.core.readings import UNREADABLE_HEADERS, Record
 from pipeline.settings_schema import KafkaSettings
 
 EARLIEST, LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -123,7 +123,6 @@ class LibrdkafkaSource(GroupMember):
         if self._leaving:
             return
         self._leaving = True
-        self._asked.put(self._consumer.close)
         self._asked.put(None)
         self._thread.join(ANSWER_SECONDS)
 
@@ -249,7 +248,8 @@ class LibrdkafkaSource(GroupMember):
         found = records(self._topic, messages)
         last = {record.partition: record.offset for record in found}
         if not last.keys() <= (ours := self._ours()):  # they went while these were on their way
-            return self._records([m for m in messages if m.partition() in ours])
+            found = [record for record in found if record.partition in ours]
+            last = {partition: offset for partition, offset in last.items() if partition in ours}
         self._next |= {partition: offset + 1 for partition, offset in last.items()}
         return found
 
@@ -276,6 +276,7 @@ class LibrdkafkaSource(GroupMember):
     def _work(self) -> None:
         while (what := self._asked.get()) is not None:
             self._do(what)
+        self._do(self._consumer.close)
 
     def _do(self, what: Callable[[], Any]) -> None:
         try:
@@ -324,7 +325,9 @@ class LibrdkafkaSource(GroupMember):
         self._told.put(NOTHING)  # to the poll under way
         while (what := self._asked.get()) is not None and not _is_poll(what):
             self._do(what)
-        # the answer to that poll is what this one finds when it goes on
+        if what is None:  # the end is for `_work`: the library cannot be closed from inside its own call
+            self._asked.put(None)
+        # the answer to a poll is what this one finds when it goes on
 
     def _on_lost(self, _: Consumer, lost: list[TopicPartition]) -> None:
         """Others have them: the group took this member for dead."""
@@ -342,7 +345,7 @@ def _is_poll(what: Callable[[], Any]) -> bool:
 
 
 def records(topic: str, messages: Sequence[Message]) -> list[Record]:
-    """Messages that are no errors; a column at a time, for this is done for every message there is."""
+    """Messages that are no errors, each once (see `_headers`); a column at a time, as it is done for all there is."""
     stamps = map(itemgetter(1), map(Message.timestamp, messages))
     columns = zip(
         repeat(topic),
@@ -351,7 +354,23 @@ def records(topic: str, messages: Sequence[Message]) -> list[Record]:
         [stamp * MILLISECOND if stamp > 0 else 0 for stamp in stamps],
         map(Message.key, messages),
         map(Message.value, messages),
-        [tuple(found) if found else () for found in map(Message.headers, messages)],
+        _headers(messages),
         strict=False,
     )
     return list(map(Record._make, columns))
+
+
+def _headers(messages: Sequence[Message]) -> Iterator[tuple[tuple[str, bytes], ...]]:
+    """Asked of each message once, and by `map`.
+
+    Of a name that is not UTF-8 the library returns a tuple with a hole, which crashes who touches it, and leaves the
+    error behind; `map` looks for such an error, where a call in a loop is not sure to, and goes on behind it.
+    """
+    told: Iterator[Any] = map(Message.headers, messages)
+    for _ in messages:
+        try:
+            found = next(told)
+        except (SystemError, UnicodeDecodeError):
+            yield UNREADABLE_HEADERS
+        else:
+            yield tuple(found) if found else ()

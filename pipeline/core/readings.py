@@ -34,6 +34,10 @@ class Record(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
+# Of a record whose headers the client cannot read: what is in it remains unknown, and every codec leaves it alone.
+UNREADABLE_HEADERS = (("content-type", b"unknown: the name of a header is not UTF-8"),)
+
+
 class Quality(StrEnum):
     """What the sender says of a reading; only a good one is scored, learned from or alerted on."""
 

@@ -22,6 +22,9 @@ from pipeline.adapters.kafka_commits import DELIVERIES, InDoubtError, KafkaRefus
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
 from pipeline.adapters.kafka_member import GroupMember
 from pipeline.adapters.kafka_sink import KafkaSink
+from pipeline.adapters.kafka_span import records_since
+from pipeline.codecs import decode
+from pipeline.core.readings import UNREADABLE_HEADERS, Reason
 from pipeline.ports import Moment, Outputs, Position, Sink, Source
 from pipeline.runner import MOST_TICKS
 from pipeline.settings_schema import KafkaSettings
@@ -156,6 +159,41 @@ def test_a_member_that_comes_takes_half_and_the_other_commits_what_it_gives_up_w
 
 
 @pytest.mark.kafka_only
+def test_a_member_that_ends_while_it_gives_partitions_up_leaves_the_group_and_no_thread(
+    broker: Broker, topics: NewTopics, by: str
+) -> None:
+    world = KafkaWorld(broker, topics, client=by, session_timeout_seconds=30.0)
+    threads = set(threading.enumerate())
+    first = client(world.settings()).source(world.settings())
+    try:
+        until(first, lambda polls: len(assigned(polls)) == 2)
+        ours = set(threading.enumerate()) - threads
+        with joined(world.settings()) as (second, _):
+            stop = threading.Event()
+
+            def follow() -> None:
+                while not stop.is_set():
+                    for one in second.poll(0.1).assigned:
+                        second.start(one.partition, one.position.offset)
+
+            other = threading.Thread(target=follow)
+            other.start()
+            try:
+                until(first, lambda polls: any(polled.given_up for polled in polls))
+                first.close()
+                assert not any(thread.is_alive() for thread in ours)
+                deadline = time.monotonic() + 20  # less than the session
+                while len(second.held) < 2 and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                assert second.held == {0, 1}
+            finally:
+                stop.set()
+                other.join()
+    finally:
+        first.close()
+
+
+@pytest.mark.kafka_only
 def test_the_ticks_that_changed_something_travel_with_the_commit(broker: Broker, topics: NewTopics, by: str) -> None:
     world = KafkaWorld(broker, topics, client=by)
     world.produce([b"a"])
@@ -178,6 +216,45 @@ def test_alerts_are_keyed_by_their_sensor(broker: Broker, topics: NewTopics, by:
         consumer.seek_to_beginning()
         (found,) = (record for polled in consumer.poll(timeout_ms=5000).values() for record in polled)
     assert found.key == b"plant1/pump-7"
+
+
+class _NotUtf8(str):
+    def encode(self, *_: object) -> bytes:
+        return b"content-\xff\xfe"
+
+
+@pytest.mark.kafka_only
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_header_whose_name_is_not_utf8_costs_its_record_and_no_other(
+    broker: Broker, topics: NewTopics, by: str, compression: str | None
+) -> None:
+    world = KafkaWorld(broker, topics, client=by)
+    sound = b'{"sensor":"s","time":1795347600000,"value":1}'
+    told, broken = [("a", b"1")], [("a", b"1"), (_NotUtf8(), b"2"), ("b", b"3")]
+    with KafkaProducer(
+        bootstrap_servers=broker.bootstrap, linger_ms=1000, compression_type=compression, batch_size=2**16
+    ) as producer:
+        for headers in (told, broken, [], broken, broken, told):  # one batch
+            producer.send(world.readings, sound, key=b"k", headers=headers, partition=0)
+    with world.member() as (source, sink):
+        found = records(until(source, lambda polls: len(records(polls)) >= 6))
+        readings, refused = decode(found)
+        assert sink.deliver(Outputs([], refused), {0: Position(6)})
+    assert [record.offset for record in found] == [0, 1, 2, 3, 4, 5]
+    assert {(record.key, record.value) for record in found} == {(b"k", sound)}
+    assert [record.headers for record in found] == [
+        tuple(told),
+        *[UNREADABLE_HEADERS, ()],
+        *[UNREADABLE_HEADERS] * 2,
+        tuple(told),
+    ]
+    assert [reading.offset for reading in readings] == [0, 2, 5]
+    assert [(r.reason, r.offset, r.value) for r in refused] == [(Reason.UNREADABLE, o, sound) for o in (1, 3, 4)]
+    dead = [json.loads(letter) for letter in messages(broker.bootstrap, world.dead)]
+    assert [letter["offset"] for letter in dead] == [1, 3, 4]
+    assert all("the name of a header is not UTF-8" in letter["detail"] for letter in dead)
+    seen = [record for poll in records_since(world.settings(), world.readings, 0) for record in poll]
+    assert seen == found, "history is read as the service reads"
 
 
 @pytest.mark.kafka_only
