@@ -22,8 +22,8 @@ $(VENV)/ready: pyproject.toml requirements/dev.txt
 demo: setup ## a plant, a broker, a model, live alerts (ARGS="--duration 120 --seed 7 --json FILE")
 	$(BIN)/foreshock demo $(ARGS)
 
-test: setup check ## lint, types, import contracts and every test (ARGS="-k name")
-	$(BIN)/python -m pytest $(ARGS)
+test: setup check ## lint, types, import contracts and every test (ARGS="-k name -n 0")
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: setup ## lint, types and import contracts only
 	$(BIN)/ruff check .
@@ -52,8 +52,9 @@ budget: setup ## false alarms on a plant without faults, against the budget (ARG
 kafka: setup ## a real Apache Kafka node on 127.0.0.1:9092 (needs Java 17 and Maven)
 	$(BIN)/python -m tests.kafka.node $(ARGS)
 
-configuration: setup ## regenerate docs/configuration.md
+configuration: setup ## regenerate docs/configuration.md and foreshock.example.toml
 	$(BIN)/python -m pipeline.config_reference > docs/configuration.md
+	$(BIN)/python -m pipeline.config_reference --toml > foreshock.example.toml
 
 lock: setup ## compile requirements/ anew from pyproject.toml
 	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --extra librdkafka -o requirements/serve.txt

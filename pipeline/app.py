@@ -52,6 +52,8 @@ class App:
         self.status, self.telemetry = Status(), Telemetry()
         self.web = Web(application(self.status, self.telemetry.registry), settings.http)
         began = time.perf_counter()
+        if settings.kernel != "numpy":
+            log.info("kernel compiles", kernel=settings.kernel, takes="half a minute, or seconds where it was kept")
         self._serving = serving(settings, models)
         if settings.kernel != "numpy":
             _tell_of_kernel(settings.kernel, time.perf_counter() - began)

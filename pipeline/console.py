@@ -37,6 +37,19 @@ def sentences(*failures: type[BaseException], wrong: tuple[type[BaseException], 
         raise typer.Exit(FAILED) from error
 
 
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """End the command with a sentence where what it imports is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        said = (
+            f'{missing.name} is not installed; this needs the extra `{extra}`, from a clone: pip install ".[{extra}]"'
+        )
+        err.print(said, style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(FAILED) from missing
+
+
 class Stages:
     """A bar for each stage of a long job; a line for each where there is no terminal."""
 

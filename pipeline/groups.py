@@ -136,6 +136,8 @@ class Groups:
             except ValueError as why:
                 log.error("model not taken up", group=model.group, version=model.ref.version, why=str(why))
             else:
+                if model.group in self._joiners:
+                    self._joiners[model.group].follow(model.interval)
                 log.info("model swapped", group=model.group, version=model.ref.version)
 
     def snapshot(self, partition: int) -> dict[str, Arrays]:

@@ -333,8 +333,8 @@ class Settings(BaseSettings):
     )
     kernel: Literal["numpy", "numba"] = Field(
         default="numpy",
-        description="What computes the scores; both raise the same alerts. `numba` needs the extra `fast`, pays most "
-        "for thin batches and catch-up, and compiles for half a minute before it serves for the first time.",
+        description="What computes the scores, the same but for their last digits. `numba` needs the extra `fast`, "
+        "pays most for thin batches and catch-up, and compiles for half a minute before it serves for the first time.",
     )
     kafka: KafkaSettings
     model: ModelSettings = ModelSettings()

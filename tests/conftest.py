@@ -13,7 +13,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from hypothesis import settings
@@ -88,6 +88,24 @@ def _apache_kafka_where_it_matters(request: pytest.FixtureRequest) -> None:
     if not chosen.is_apache_kafka:
         request.config.stash.setdefault(NOT_RUN, []).append(request.node.nodeid)
         pytest.skip(f"needs Apache Kafka; the best broker here is {chosen.name}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several processes tells the first what the summary is to say."""
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None and (chosen := session.config.stash.get(BROKER, None)) is not None:
+        told["broker"] = chosen.name, chosen.bootstrap, chosen.is_apache_kafka, chosen.passed_over
+        told["start"], told["not run"] = session.config.stash[START_SECONDS], session.config.stash.get(NOT_RUN, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    told, stash = getattr(node, "workeroutput", {}), node.config.stash
+    if "broker" in told:
+        name, bootstrap, is_apache_kafka, passed_over = told["broker"]
+        stash[BROKER] = Broker(name, bootstrap, is_apache_kafka, lambda: None, tuple(passed_over))
+        stash[START_SECONDS] = told["start"]
+        stash.setdefault(NOT_RUN, []).extend(told["not run"])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

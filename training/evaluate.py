@@ -157,7 +157,7 @@ def vus_pr(replays: Sequence[Replay], progress: Progress) -> dict[str, float]:
     try:
         from vus.metrics import get_metrics
     except ImportError as missing:
-        raise DataError("VUS-PR needs the package vus: pip install 'foreshock[evaluate]'") from missing
+        raise DataError("VUS-PR needs the package vus: install the extra `evaluate`") from missing
     judged = [r for r in replays if 0 < r.inside.sum() < len(r)]
     volumes = {}
     for done, replay in enumerate(judged, 1):

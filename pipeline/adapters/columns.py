@@ -37,7 +37,9 @@ def arrow() -> ModuleType:
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError as missing:
-        raise DataError("reading CSV and Parquet needs pyarrow: pip install 'foreshock[files]'") from missing
+        raise DataError(
+            "reading CSV and Parquet needs pyarrow: install the extra `files` (`train` brings it)"
+        ) from missing
     loaded: ModuleType = pyarrow
     return loaded
 

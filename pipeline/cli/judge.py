@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -16,12 +16,14 @@ from pipeline import bundle
 from pipeline.bundle import BundleError
 from pipeline.cli.span import Asked, replay_span
 from pipeline.cli.words import Config, Join, Tag, settings_of
-from pipeline.console import WRONG_WORDS, Stages, err, out, sentences
+from pipeline.console import WRONG_WORDS, Stages, err, needs_extra, out, sentences
+from pipeline.core.table import NEVER, Clock
 from pipeline.core.thresholds import Budget
 from pipeline.fast import Kernel, walkers
 
 if TYPE_CHECKING:
     from pipeline.adapters.files import Series
+    from pipeline.core.model import Model
     from training.evaluate import Figures
 
 DEFAULT_BUDGET = "1/10000/sensor"
@@ -121,6 +123,22 @@ def _replay_files(
             alerts.write_bytes(b"".join(encode_alert(a) + b"\n" for a in replayed.alerts))
         told = ", ".join(f"{n} {what}" for what, n in sorted(replayed.counts.items()))
         out.print(f"{len(replayed.sensors)} sensors: {told}; {len(replayed.alerts)} alert messages; scores in {scores}")
+        if trained_on := rows_trained_on(series, models.values()):
+            err.print(
+                f"{trained_on} of {sum(map(len, series))} rows were trained on, and none of them is alerted. Train on "
+                "a first part (train --fraction 0.7), or replay what came after",
+                markup=False,
+            )
+
+
+def rows_trained_on(series: Iterable[Series], models: Iterable[Model]) -> int:
+    """How many readings are from before the end of their sensor's training history."""
+    learned_to = {
+        name: int(clock[Clock.LEARN_FROM])
+        for model in models
+        for name, clock in zip(model.sensors.names, model.sensors.arrays.get("clock", ()), strict=True)
+    }
+    return sum(int((one.times < learned_to.get(one.sensor, NEVER)).sum()) for one in series)
 
 
 def evaluate(
@@ -141,9 +159,11 @@ def evaluate(
     """
     from pipeline.adapters.files import DataError
     from pipeline.adapters.replay_folder import read_run, read_signals
-    from training.evaluate import evaluate
-    from training.evaluation_report import evaluation_report
-    from training.labelled import load
+
+    with needs_extra("evaluate"):
+        from training.evaluate import evaluate
+        from training.evaluation_report import evaluation_report
+        from training.labelled import load
 
     with sentences(DataError, OSError, wrong=(ValueError,)), Stages() as stages:
         replays = load(scores, labels)

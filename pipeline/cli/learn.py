@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from pipeline import bundle
 from pipeline.bundle import BundleError
 from pipeline.cli.words import Config, Data, Join, ModelDir, Tag, settings_of
-from pipeline.console import WRONG_WORDS, Stages, err, out, sentences
+from pipeline.console import WRONG_WORDS, Stages, err, needs_extra, out, sentences
 from pipeline.core.readings import SECOND
 
 if TYPE_CHECKING:
@@ -108,8 +108,9 @@ def retrain(
 
 def train_settings(weights: Weights, fraction: float, max_rows: int | None, words: dict[str, Any]) -> TrainSettings:
     """How to train, from the words of a command; ValueError where they make no sense."""
-    from training.fit import FitSettings
-    from training.train import TrainSettings
+    with needs_extra("train"):
+        from training.fit import FitSettings
+        from training.train import TrainSettings
 
     return TrainSettings(FitSettings(**words), weights, fraction, max_rows)
 

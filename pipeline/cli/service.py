@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.bundle import BundleError
@@ -66,7 +67,10 @@ def doctor(
     table = Table("", "check", "found", "what to do", box=None)
     for check in found:
         table.add_row(
-            "ok" if check.ok else "[red]FAILED[/red]", check.name, check.detail, "" if check.ok else check.remedy
+            "ok" if check.ok else "[red]FAILED[/red]",
+            check.name,
+            escape(check.detail),
+            "" if check.ok else escape(check.remedy),
         )
     out.print(table)
     if not all(check.ok for check in found):

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import msgspec
 
-from pipeline.codecs.limits import MAX_CHANNELS, MAX_SENSOR_CHARACTERS, RefusedError, too_many_channels
+from pipeline.codecs.limits import MAX_CHANNELS, RefusedError, too_many_channels
+from pipeline.core.names import MAX_SENSOR_CHARACTERS
 from pipeline.core.readings import Quality, Reason
 
 MAX_NESTING = 64  # a fixed depth: the interpreter's own limit depends on how deep the caller stands

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from pipeline.core.frames import MAX_ROWS, Decoded, Frame
+from pipeline.core.names import MAX_SENSOR_CHARACTERS, fault
 from pipeline.core.readings import DAY, BoolArray, FloatArray, IntArray, Reason, Record, Rejected
 
 MAX_BYTES = 2**20  # the broker's own default for a message
 MAX_CHANNELS = 1024
-MAX_SENSOR_CHARACTERS = 256
 MAX_DETAIL_CHARACTERS = 400  # a detail may quote the message
 MILLISECOND = 1_000  # µs
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,13 +45,8 @@ def payload_of(record: Record, most_bytes: int) -> bytes:
 
 def must_be_a_sensor(name: str) -> None:
     """RefusedError where the name is none."""
-    if not name or name.isspace():
-        raise RefusedError(Reason.SENSOR, "the sensor's name is empty")
-    if len(name) > MAX_SENSOR_CHARACTERS:
-        detail = f"the sensor's name has {len(name)} characters; the limit is {MAX_SENSOR_CHARACTERS}"
-        raise RefusedError(Reason.SENSOR, detail)
-    if not name.isprintable():
-        raise RefusedError(Reason.SENSOR, f"the sensor's name {name!a} has characters that cannot be printed")
+    if (why := fault(name)) is not None:
+        raise RefusedError(Reason.SENSOR, why)
 
 
 def sensor_faults(names: Sequence[str]) -> dict[int, RefusedError]:

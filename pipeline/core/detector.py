@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core import alerting, reorder
+from pipeline.core import alerting, reorder, stamps
 from pipeline.core.admission import Admission
 from pipeline.core.alerts import Alert, Resolution, State
 from pipeline.core.engine import Engine
@@ -20,9 +20,9 @@ from pipeline.core.intake import Intake
 from pipeline.core.lstm import Steps
 from pipeline.core.model import Model
 from pipeline.core.places import NOWHERE, Places
-from pipeline.core.readings import ReadingBatch
+from pipeline.core.readings import BoolArray, ReadingBatch
 from pipeline.core.reporting import Reporter
-from pipeline.core.rounds import Round
+from pipeline.core.rounds import Round, Rows
 from pipeline.core.scoring import Weights
 from pipeline.core.silence import Silences
 from pipeline.core.table import UNFITTED, Arrays, Clock, Count, SensorTable, layout
@@ -61,15 +61,16 @@ class Detector:
         """Score each reading against the state before it, then learn it. Every row of `batch` gets a score."""
         out = Outcome.empty(len(batch), len(self.model.targets))
         told: list[tuple[int, Alert]] = []
-        begin = 0
+        begin, ahead = 0, stamps.ahead(batch, self.rules.max_future)
         while begin < len(batch):
-            rows, made = self._places.take(batch, begin, partial(self._evict, batch, told, out))
+            rows, made = self._places.take(batch, ahead, begin, partial(self._evict, batch, told, out))
             for row in made:
                 self._admission.admit(row)
                 if len(self.table.find(name := self.table.names[row] or "")) > 1:
                     out.split.append(name)
             (placed,) = (rows != NOWHERE).nonzero()
-            out.count("duplicate", len(rows) - len(placed))
+            if len(placed) < len(rows):
+                self._refuse(batch, ahead, begin + np.flatnonzero(rows == NOWHERE), out)
             if begin:  # one row for each position so far
                 rows, placed = np.concatenate([np.full(begin, NOWHERE), rows]), placed + begin
             for at in steps(self._walker, self.table.arrays, batch, rows, placed, out):
@@ -134,6 +135,15 @@ class Detector:
     def describe(self, sensor: str) -> dict[str, object] | None:
         """What is known of a sensor, for a person; None if it has not been seen."""
         return next((self._reporter.describe(row) for row in self.table.find(sensor)), None)
+
+    # -- who has no row
+
+    def _refuse(self, batch: ReadingBatch, ahead: BoolArray, at: Rows, out: Outcome) -> None:
+        """Readings at positions `at` of sensors that have no row: of a wrong time, or delivered again."""
+        refused = at[ahead[at]]
+        out.rejected += [stamps.refusal(batch.sensors[i], batch, i) for i in refused.tolist()]
+        out.count("future", len(refused))
+        out.count("duplicate", len(at) - len(refused))
 
     # -- what serves, who is gone
 

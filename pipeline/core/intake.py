@@ -12,7 +12,7 @@ from pipeline.core.engine import SETTLING, Engine, Step
 from pipeline.core.events import Outcome, Rules
 from pipeline.core.gaps import Gaps
 from pipeline.core.model import Model
-from pipeline.core.readings import BoolArray, FloatArray, IntArray, Reason, Rejected
+from pipeline.core.readings import BoolArray, FloatArray, IntArray
 from pipeline.core.reporting import Reporter
 from pipeline.core.rounds import Round
 from pipeline.core.table import NEVER, UNFITTED, Clock, Count, Level, SensorTable, Tally
@@ -75,11 +75,7 @@ class Intake:
         last = self._table.arrays.clock[arrived.rows, Clock.LAST]
         seen = stamps.judge(self._table.arrays, arrived, self._rules.max_future)
         for i in np.flatnonzero(seen.future).tolist():
-            sensor = self._table.names[arrived.rows[i]]
-            ahead = (arrived.times[i] - arrived.received[i]) / 1e6
-            detail = f"{sensor}: the reading's time is {ahead:.0f} s ahead of its record's timestamp"
-            partition, offset = int(arrived.partitions[i]), int(arrived.offsets[i])
-            out.rejected.append(Rejected(Reason.FUTURE, detail, partition=partition, offset=offset))
+            out.rejected.append(stamps.refusal(self._table.names[arrived.rows[i]] or "", arrived, i))
         for what in ("future", "duplicate", "late"):
             out.count(what, int(getattr(seen, what).sum()))
         if self._rules.reorder:  # what waits is of a clock that is no longer believed

@@ -2,8 +2,9 @@
 
 A sensor has one reading open at most. It takes what comes within half an interval of its time, each channel once, and
 is complete when all channels are there, or when a reading of another interval comes; a channel that did not come has no
-value then. One that lies before the open reading is left alone, for the detector to count it as late, unless more come
-in a row than there are channels: then the clock was set back, and they are joined as any others.
+value then. A part that lies before the open reading is late and dropped; a reading that lies there and is whole passes,
+for the detector to judge. When more of either come in a row than there are channels, the clock was set back, and they
+are joined as any others.
 
 What comes out follows from the readings of a partition in their order, however they are cut into batches; what is open
 is state, to be kept and restored with the detector's. A reading stands where the message stands that completed it.
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.readings import NO_SEQ, BoolArray, FloatArray, IntArray, ReadingBatch
-from pipeline.core.table import Arrays
+from pipeline.core.table import Arrays, names_in
 
 FIELDS = {"stamps": np.int64, "values": np.float64, "came": np.uint8, "usable": np.uint8}  # of what is open
 STAMPS = 3  # time, received, how many in a row came before it
@@ -53,15 +54,19 @@ class Joiner:
     def __init__(self, channels: int, interval: int, *, max_future: int, most: int | None = None) -> None:
         """`interval` and `max_future` in µs; readings further ahead of their record are left alone, to be refused.
 
-        Of more than `most` sensors of a partition, the reading that is open for longest is dropped: its sensor makes
-        room, as in the detector.
+        Of more than `most` open readings of a partition, the one that is open for longest is dropped and counted late.
         """
-        self._channels, self._reach, self._max_future, self._most = channels, interval // 2, max_future, most
+        self._channels, self._max_future, self._most = channels, max_future, most
+        self.follow(interval)
         self._open: dict[int, dict[str, _Open]] = {}  # by partition and sensor, the longest open first
         self._counts: dict[str, int] = {}
 
+    def follow(self, interval: int) -> None:
+        """Join by another interval (µs) from the next reading on; what is open stays open."""
+        self._reach = interval // 2
+
     def join(self, batch: ReadingBatch) -> tuple[ReadingBatch, dict[str, int]]:
-        """What is complete now, in the order of completion; and how many readings were late, duplicate, evicted.
+        """What is complete now, in the order of completion; and how many parts or open readings were late or duplicate.
 
         The readings of a partition come in the order of their offsets.
         """
@@ -100,10 +105,11 @@ class Joiner:
         for name, dtype in FIELDS.items():
             if name not in arrays or arrays[name].shape[1:] != shapes[name] or arrays[name].dtype != dtype:
                 raise ValueError(f"open readings, field {name}: not {np.dtype(dtype)} of shape {shapes[name]}")
-        columns = (arrays[name].tolist() for name in ("names", "stamps", "values", "came", "usable"))
+        names = names_in(arrays, "open readings")
+        columns = (arrays[name].tolist() for name in ("stamps", "values", "came", "usable"))
         self._open[partition] = {
-            bytes(sensor).decode(): _Open(time, received, values, [bool(c) for c in came], bool(usable), before)
-            for sensor, (time, received, before), values, came, usable in zip(*columns, strict=True)
+            sensor: _Open(time, received, values, [bool(c) for c in came], bool(usable), before)
+            for sensor, (time, received, before), values, came, usable in zip(names, *columns, strict=True)
         }
 
     def drop(self, partition: int) -> None:
@@ -129,7 +135,10 @@ class Joiner:
                 return
             if ahead < 0 and found.before < self._channels:
                 found.before += 1
-                done.append(reading)
+                if len(named) == self._channels:
+                    done.append(reading)
+                else:
+                    self._count("late")
                 return
             self._close(here, found, reading, done)
         if len(named) == self._channels:
@@ -137,7 +146,7 @@ class Joiner:
             return
         if self._most is not None and len(here) >= self._most:
             del here[next(iter(here))]
-            self._count("evicted")
+            self._count("late")
         nothing = [float("nan")] * self._channels
         found = here[reading.sensor] = _Open(reading.time, reading.received, nothing, [False] * self._channels)
         self._add(found, reading, named)

@@ -10,6 +10,19 @@ import numpy.typing as npt
 
 Rows = npt.NDArray[np.intp]
 
+MAX_SENSOR_CHARACTERS = 256
+
+
+def fault(name: str) -> str | None:
+    """Why this cannot be the name of a sensor; None where it can."""
+    if not name or name.isspace():
+        return "the sensor's name is empty"
+    if len(name) > MAX_SENSOR_CHARACTERS:
+        return f"the sensor's name has {len(name)} characters; the limit is {MAX_SENSOR_CHARACTERS}"
+    if not name.isprintable():
+        return f"the sensor's name {name!a} has characters that cannot be printed"
+    return None
+
 
 class Names(Sequence[str]):
     """A sequence of names, dictionary-encoded: reading i is of sensor `table[at[i]]`.

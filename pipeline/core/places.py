@@ -2,7 +2,8 @@
 
 The cap is one partition's, for what another partition does must not change an alert here. What is evicted, and when,
 is what it would be if the readings came one by one: a batch is taken up to the first reading whose place cannot be
-known before those in front of it have been read.
+known before those in front of it have been read. A reading that is refused, since it is ahead of its record, makes room
+for nobody: its sensor has a row only if it had one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.core.readings import IntArray, ReadingBatch
+from pipeline.core.names import coded
+from pipeline.core.readings import BoolArray, IntArray, ReadingBatch
 from pipeline.core.rounds import Rows
 from pipeline.core.table import Clock, SensorTable
 
@@ -28,13 +30,14 @@ class Places:
         self._table, self._most = table, most
         self._removed: dict[int, int] = {}  # partition -> offset: who is unknown and was read before it, was removed
 
-    def take(self, batch: ReadingBatch, begin: int, evict: Evict) -> tuple[Rows, list[int]]:
+    def take(self, batch: ReadingBatch, ahead: BoolArray, begin: int, evict: Evict) -> tuple[Rows, list[int]]:
         """Rows of the readings from `begin` on, as many as have one now, and those among them that are new.
 
-        NOWHERE for a reading that is delivered again though its sensor was removed since. `evict` has to remove a row.
+        NOWHERE for a reading that is delivered again though its sensor was removed since, and for one of an unknown
+        sensor that is `ahead` (n,) of its record. `evict` has to remove a row.
         """
         if self._all_fit(batch):
-            return self._table.locate(batch.sensors, batch.partitions)
+            return self._located(batch, ahead)
         names, partitions, offsets = list(batch.sensors), batch.partitions.tolist(), batch.offsets.tolist()
         index, touched, rows, made = self._table.index, set[int](), list[int](), list[int]()
         victims: dict[int, list[int]] = {}  # partition -> who is next to go, in reverse
@@ -43,7 +46,7 @@ class Places:
             here = index.setdefault(partition, {})
             row = here.get(name)
             if row is None:
-                if offsets[at] < self._removed.get(partition, -1):
+                if ahead[at] or offsets[at] < self._removed.get(partition, -1):
                     rows.append(NOWHERE)
                     continue
                 if self._most is not None and len(here) >= self._most:
@@ -58,6 +61,15 @@ class Places:
             touched.add(row)
             rows.append(row)
         return np.array(rows, np.intp), made
+
+    def _located(self, batch: ReadingBatch, ahead: BoolArray) -> tuple[Rows, list[int]]:
+        if not ahead.any():
+            return self._table.locate(batch.sensors, batch.partitions)
+        names, rows = coded(batch.sensors), np.full(len(batch), NOWHERE, np.intp)
+        rows[~ahead], made = self._table.locate(names.take(~ahead), batch.partitions[~ahead])
+        for at in np.flatnonzero(ahead).tolist():  # one that stands before its sensor's first finds a blank row
+            rows[at] = self._table.index.get(int(batch.partitions[at]), {}).get(names[at], NOWHERE)
+        return rows, made
 
     def _all_fit(self, batch: ReadingBatch) -> bool:
         if self._removed:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core import scaling, sequence
-from pipeline.core.readings import NO_SEQ, BoolArray, FloatArray, IntArray
+from pipeline.core.readings import NO_SEQ, BoolArray, FloatArray, IntArray, ReadingBatch, Reason, Rejected
 from pipeline.core.rounds import Round
 from pipeline.core.table import NEVER, UNFITTED, Clock, Columns, Count
 
@@ -86,10 +86,17 @@ def judge(arrays: Columns, arrived: Round, max_future: int) -> Stamps:
     return Stamps(fresh, future, duplicate, behind & ~duplicate & ~believed, opened, ended)
 
 
-def ahead(arrived: Round, max_future: int) -> BoolArray:
+def ahead(arrived: Round | ReadingBatch, max_future: int) -> BoolArray:
     """Whose time lies further ahead of its record than `max_future` (µs), (n,)."""
     future: BoolArray = (arrived.received > 0) & (arrived.times > arrived.received + max_future)
     return future
+
+
+def refusal(sensor: str, arrived: Round | ReadingBatch, i: int) -> Rejected:
+    """What is said of the reading `i` that is ahead."""
+    seconds = (arrived.times[i] - arrived.received[i]) / 1e6
+    detail = f"{sensor}: the reading's time is {seconds:.0f} s ahead of its record's timestamp"
+    return Rejected(Reason.FUTURE, detail, partition=int(arrived.partitions[i]), offset=int(arrived.offsets[i]))
 
 
 def _repeats(arrays: Columns, arrived: Round) -> BoolArray:

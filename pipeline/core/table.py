@@ -150,6 +150,15 @@ def layout(model: Model, reorder: int = 0) -> dict[str, Field]:
     }
 
 
+def names_in(arrays: Mapping[str, npt.NDArray[Any]], of: str) -> list[str]:
+    """The sensors of a snapshot's rows; ValueError, which says it is `of` what, where it does not name them."""
+    names = arrays.get("names")
+    if names is None or names.dtype.kind != "S" or names.ndim != 1:
+        found = "nothing" if names is None else f"{names.dtype}{names.shape[1:]}"
+        raise ValueError(f"{of} field names: expected bytes, found {found}")
+    return [bytes(name).decode() for name in names.tolist()]
+
+
 def flat(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     """(rows, targets, ...) as (lanes, ...), a view."""
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
@@ -233,7 +242,7 @@ class SensorTable:
             if name not in arrays or arrays[name].shape[1:] != field.shape or arrays[name].dtype != field.dtype:
                 found = f"{arrays[name].dtype}{arrays[name].shape[1:]}" if name in arrays else "nothing"
                 raise ValueError(f"state field {name}: expected {np.dtype(field.dtype)}{field.shape}, found {found}")
-        names = [bytes(n).decode() for n in arrays["names"].tolist()]
+        names = names_in(arrays, "state")
         rows, _ = self.locate(names, np.full(len(names), partition, np.int64))
         for name in self.fields:
             self.arrays[name][rows] = arrays[name]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.core.frames import Frame
-from pipeline.core.names import Names
+from pipeline.core.names import Names, fault
 from pipeline.core.readings import PLAIN
 
 MAX_TAGS = 2**18  # remembered; a hostile sender can name tags without end
@@ -29,14 +29,13 @@ class Tags:
         self._known: dict[str, tuple[str, str] | None] = {}  # may be cleared
 
     def place(self, name: str) -> tuple[str, str] | None:
-        """Sensor and channel; None where the name is no tag."""
+        """Sensor and channel; None where the name is no tag, or what it calls the sensor cannot be the name of one."""
         if name not in self._known:
             if len(self._known) >= MAX_TAGS:
                 self._known.clear()
             found = self._pattern.fullmatch(name)
-            self._known[name] = (
-                (found["sensor"], found["channel"]) if found and all(found.groupdict().values()) else None
-            )
+            whole = found and all(found.groupdict().values()) and fault(found["sensor"]) is None
+            self._known[name] = (found["sensor"], found["channel"]) if found and whole else None
         return self._known[name]
 
     def renamed(self, frames: Iterable[Frame]) -> Iterator[Frame]:

@@ -23,13 +23,13 @@ def walkers(kernel: Kernel) -> Walkers | None:
     if kernel == "numpy":
         return None
     if importlib.util.find_spec("numba") is None:
-        raise KernelError('kernel: numba is not installed; `pip install "foreshock[fast]"`, or set kernel to "numpy"')
+        raise KernelError('kernel: numba is not installed; install the extra `fast`, or set kernel to "numpy"')
     try:
         from pipeline.fast.walker import walker
     except Exception as why:  # whatever a compiler raises: there is no kernel
         raise KernelError(
             f"kernel: numba is installed but does not load here ({type(why).__name__}: {why}); "
-            'reinstall it by `pip install --force-reinstall "foreshock[fast]"`, or set kernel to "numpy"'
+            'reinstall it by `pip install --force-reinstall numba llvmlite`, or set kernel to "numpy"'
         ) from why
 
     return walker

@@ -50,15 +50,17 @@ def kept(*signature: object) -> Callable[[Function], Function]:
 def folder() -> Path | None:
     """NUMBA_CACHE_DIR, or else the user's cache; None where this user may not write to it.
 
-    What lies there is run: nobody else may write to it.
+    What lies there is run: a folder in it is ours, and nobody else may write to that, whoever may to the first.
     """
     user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         place = Path(numba.config.CACHE_DIR or Path(user, "foreshock")).expanduser()
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (place / _digest()).mkdir(mode=0o700, exist_ok=True)
+        ours = (place / _digest()).stat()
     except (OSError, RuntimeError):  # a file system that is read-only, a user without a home
         return None
-    return place if os.access(place, os.W_OK) else None
+    return place if ours.st_uid == os.geteuid() and not ours.st_mode & 0o022 else None
 
 
 def described() -> str:

@@ -127,9 +127,25 @@ def test_a_part_that_is_not_usable_is_there_and_has_no_value() -> None:
 
 def test_a_clock_that_was_set_back_joins_again_after_as_many_readings_as_there_are_channels() -> None:
     said = [(0, 50, 0b001, 1, True), *((0, 10 * row, 1 << c, 1, True) for row in range(4) for c in range(CHANNELS))]
-    made, _ = joiner().join(batch(said))
-    assert [row[2] for row in rows(made)][-2:] == [(1.0, 1.0, 1.0)] * 2
-    assert len(rows(made)) == CHANNELS + 1 + 3
+    made, counts = joiner().join(batch(said))
+    assert [row[2] for row in rows(made)] == [(1.0, None, None), *[(1.0, 1.0, 1.0)] * 3]
+    assert counts == {"late": CHANNELS}
+
+
+def test_a_part_that_lies_before_the_open_reading_is_late_and_makes_no_reading_of_its_own() -> None:
+    begun = [(0, 0, WHOLE, 1, True), (0, 20, 0b001, 3, True)]
+    stragglers = [(0, 10, 0b010, 2, True), (0, 10, 0b000, 2, True)]
+    made, counts = joiner().join(batch([*begun, *stragglers, (0, 20, 0b110, 3, True)]))
+    assert [(row[1], row[2]) for row in rows(made)] == [
+        (START, (1.0, 1.0, 1.0)), (START + 20 * SECOND, (3.0, 3.0, 3.0))
+    ]  # fmt: skip
+    assert counts == {"late": 2}
+
+
+def test_a_whole_reading_that_lies_before_the_open_one_is_left_to_the_detector() -> None:
+    made, counts = joiner().join(batch([(0, 20, 0b001, 3, True), (0, 10, WHOLE, 2, True), (0, 20, 0b110, 3, True)]))
+    assert [row[2] for row in rows(made)] == [(2.0, 2.0, 2.0), (3.0, 3.0, 3.0)]
+    assert counts == {}
 
 
 def test_the_same_part_once_more_is_counted() -> None:
@@ -137,6 +153,22 @@ def test_the_same_part_once_more_is_counted() -> None:
         batch([(0, 0, 0b001, 1, True), (0, 0, 0b001, 1, True), (0, 2, 0b001, 3, True), (0, 3, 0b010, 1, True)])
     )
     assert counts == {"duplicate": 1, "late": 1}
+
+
+def test_an_open_reading_that_makes_room_is_late_and_no_sensor_that_was_evicted() -> None:
+    made, counts = joiner(most=1).join(batch([(0, 0, 0b001, 1, True), (2, 0, 0b001, 1, True), (2, 1, 0b110, 1, True)]))
+    assert [row[0] for row in rows(made)] == ["s2"]
+    assert counts == {"late": 1}
+
+
+@pytest.mark.parametrize("field", ["names", "stamps", "values", "came", "usable"])
+def test_a_snapshot_without_one_of_its_fields_is_refused_by_its_name(field: str) -> None:
+    at_work = joiner()
+    at_work.join(batch([(0, 0, 0b001, 1, True)]))
+    arrays = at_work.snapshot(0)
+    del arrays[field]
+    with pytest.raises(ValueError, match=f"open readings.* field {field}"):
+        joiner().restore(0, arrays)
 
 
 def test_a_snapshot_of_other_channels_is_refused() -> None:

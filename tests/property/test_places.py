@@ -34,15 +34,25 @@ def known() -> Model:
 KNOWN = known()
 
 
-def stream(sensors: list[int], partitions: int = 2, beyond: frozenset[int] = frozenset()) -> ReadingBatch:
-    """A reading a minute, of the sensor that is listed; those at the positions `beyond` cross a limit."""
+def stream(
+    sensors: list[int],
+    partitions: int = 2,
+    beyond: frozenset[int] = frozenset(),
+    ahead: frozenset[int] = frozenset(),
+) -> ReadingBatch:
+    """A reading a minute, of the sensor that is listed; those at the positions `beyond` cross a limit.
+
+    Those at the positions `ahead` are stamped a hundred minutes ahead of their records.
+    """
     n, offsets = len(sensors), np.arange(len(sensors), dtype=np.int64)
     times = models.START + (1000 + offsets) * models.INTERVAL
     values = np.where(np.isin(offsets, list(beyond)), 500.0, 20.0 + offsets % 5)
     place = np.array([sensor % partitions for sensor in sensors], np.int64)
     return ReadingBatch(
-        [f"s{sensor}" for sensor in sensors], times, values.reshape(n, 1), np.ones(n, np.bool_), place, offsets, times
-    )
+        [f"s{sensor}" for sensor in sensors],
+        times + np.where(np.isin(offsets, list(ahead)), 100 * models.INTERVAL, 0),
+        values.reshape(n, 1), np.ones(n, np.bool_), place, offsets, times,
+    )  # fmt: skip
 
 
 def settled(most: int | None) -> Detector:
@@ -55,6 +65,8 @@ POSITIONS = st.frozensets(st.integers(0, 59), max_size=12)
 
 def run(of: Detector, batches: list[ReadingBatch]) -> tuple[list[float], list[Alert], int]:
     outcomes = [of.step(batch) for batch in batches]
+    refused = [place for o in outcomes for place in sorted((r.partition, r.offset) for r in o.rejected)]
+    assert len(refused) == sum(o.counts.get("future", 0) for o in outcomes)
     return (
         [score for o in outcomes for score in o.scores.tolist()],
         [alert for o in outcomes for alert in o.alerts],
@@ -68,11 +80,11 @@ def states(of: Detector) -> list[tuple[list[bytes], bytes]]:
 
 
 @settings(max_examples=80, deadline=None)
-@given(SENSORS, POSITIONS, st.integers(1, 5), st.lists(st.integers(0, 60), max_size=5))
+@given(SENSORS, POSITIONS, POSITIONS, st.integers(1, 5) | st.just(12), st.lists(st.integers(0, 60), max_size=5))
 def test_who_is_evicted_does_not_depend_on_how_the_stream_is_cut(
-    sensors: list[int], beyond: frozenset[int], most: int, at: list[int]
+    sensors: list[int], beyond: frozenset[int], ahead: frozenset[int], most: int, at: list[int]
 ) -> None:
-    batch, whole, cut, one = stream(sensors, beyond=beyond), settled(most), settled(most), settled(most)
+    batch, whole, cut, one = stream(sensors, 2, beyond, ahead), settled(most), settled(most), settled(most)
     edges = [0, *sorted(min(a, len(batch)) for a in at), len(batch)]
     told = run(whole, [batch])
     assert told == run(cut, [batch.take(slice(a, b)) for a, b in pairwise(edges)])
@@ -80,6 +92,17 @@ def test_who_is_evicted_does_not_depend_on_how_the_stream_is_cut(
     assert states(whole) == states(cut) == states(one)
     assert all(len(names) <= most for names, _ in states(whole))
     books_balance(whole, told[1])
+
+
+def test_a_reading_that_is_refused_for_its_time_makes_nobody_leave() -> None:
+    full = settled(2)
+    full.step(stream([0, 1], partitions=1))
+    for one in range(2, 8):
+        refused = full.step(stream(list(range(8)), 1, ahead=frozenset(range(8))).take(slice(one, one + 1)))
+        assert refused.counts == {"future": 1}
+        assert [r.offset for r in refused.rejected] == [one]
+        assert f"s{one}" in refused.rejected[0].detail
+    assert full.snapshot(0)["names"].tolist() == [b"s0", b"s1"]
 
 
 def books_balance(of: Detector, alerts: list[Alert]) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +69,7 @@ def test_train_replay_and_evaluate_work_on_a_folder_of_files(foreshock: Invoke, 
         "--alerts", tmp_path / "alerts.jsonl", "--budget", "20/10000/sensor",
     )  # fmt: skip
     assert replayed.exit_code == 0, replayed.output
+    assert "1260 of 1800 rows were trained on" in replayed.output
     rows = list(csv.DictReader((tmp_path / "scores/pumps/a.csv").read_text().splitlines()))
     assert len(rows) == 900
     assert set(rows[0]) == {"timestamp", "score", "alert"}
@@ -93,6 +95,18 @@ def test_train_replay_and_evaluate_work_on_a_folder_of_files(foreshock: Invoke, 
     report = (tmp_path / "report.html").read_text()
     assert report.startswith("<!DOCTYPE html>")
     assert ">flow</text>" in report
+
+
+def test_what_is_not_installed_is_named_with_its_extra(
+    foreshock: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "training"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    judged = foreshock("evaluate", tmp_path, tmp_path / "labels.json")
+    assert judged.exit_code == 1
+    assert "matplotlib" in judged.output
+    assert 'pip install ".[evaluate]"' in judged.output
 
 
 def test_evaluate_shows_a_table_on_a_terminal_and_json_where_it_is_asked_for(

@@ -13,8 +13,13 @@ from pipeline.adapters.memory import MemoryBroker
 from pipeline.codecs import JSON, decode, decode_frames
 from pipeline.codecs.events import encode_retirement
 from pipeline.core.alerts import Alert, Kind
-from pipeline.core.readings import Reading, ReadingBatch, Reason
+from pipeline.core.detector import Detector
+from pipeline.core.joining import Joiner
+from pipeline.core.model import Model
+from pipeline.core.readings import SECOND, Reading, ReadingBatch, Reason, Record
 from pipeline.core.tags import Tags
+from pipeline.groups import Groups, Stepped
+from pipeline.routing import Router, groups_of
 from pipeline.settings import SettingsError, load
 from tests.models import INTERVAL, START, model, stream, waves
 from tests.unit.test_batches import without_places
@@ -197,3 +202,33 @@ def test_tags_are_told_from_sensors_by_the_whole_name_and_only_where_no_channel_
 def test_a_tag_that_cannot_name_sensor_and_channel_is_refused_at_the_start(pattern: str) -> None:
     with pytest.raises(SettingsError, match=r"model\.tag"):
         load(None, {"KAFKA_BOOTSTRAP_SERVERS": "b:9092", "FORESHOCK_MODEL__TAG": pattern})
+
+
+def test_after_a_swap_messages_are_joined_as_after_a_restart_with_that_model() -> None:
+    def groups(of: Model) -> Groups:
+        joiners = {"g": Joiner(2, of.interval, max_future=60 * SECOND)}
+        return Groups({"g": Detector(of)}, Router(groups_of({"g": of})), joiners=joiners)
+
+    def record(offset: int, seconds: int, channel: str) -> Record:
+        said = {"sensor": "s", "time": (START + seconds * SECOND) // 1000, "values": {channel: float(offset % 7)}}
+        return Record("t", 0, offset, START + seconds * SECOND, b"k", json.dumps(said).encode())
+
+    def came(of: Stepped) -> str:
+        return repr([(s.batch.times.tolist(), s.batch.values.tolist(), s.batch.offsets.tolist()) for s in of.scored])
+
+    slow, fast = model(2), replace(model(2, version="2"), interval=10 * SECOND)
+    swapped, anew, unchanged = groups(slow), groups(fast), groups(slow)
+    before = [record(0, 0, "c0")]  # is open when the model changes
+    for each in (swapped, unchanged):
+        each.step(before)
+    swapped.swap([fast])
+    anew.restore(0, unchanged.snapshot(0), adopt=True)
+    after = [(10 * k + c, f"c{c}") for k in range(1, 20) for c in (0, 1) if (k, c) != (5, 1)]
+    records = [record(1 + i, *said) for i, said in enumerate(after)]
+    found = swapped.step(records)
+    assert came(found) == came(anew.step(records))
+    assert came(found) != came(unchanged.step(records)), "the two intervals make the same of these messages"
+
+
+def test_a_tag_whose_sensor_would_have_no_name_is_no_tag() -> None:
+    assert [Tags(TAG).place(name) for name in (" /c0", "a/c0", "a b/c1")] == [None, ("a", "c0"), ("a b", "c1")]

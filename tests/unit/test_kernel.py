@@ -47,7 +47,8 @@ def test_the_kernel_is_ready_before_the_service_is_and_the_log_says_how_long_it_
     keep_in: Kept, tmp_path: Path
 ) -> None:
     keep_in(tmp_path / "new")
-    (ready,) = started("numba")
+    compiles, ready = started("numba")
+    assert compiles["event"] == "kernel compiles"
     assert ready["event"] == "kernel ready"
     assert str(ready["kernel"]).startswith("numba ")
     assert ready["kept"] == str(tmp_path / "new")
@@ -73,7 +74,7 @@ def test_a_service_that_cannot_keep_its_kernel_compiles_at_every_start_and_says_
         return 2 * x
 
     assert twice(21) == 42
-    ready, warning = started("numba")
+    _, ready, warning = started("numba")
     assert ready["kept"] == ""
     assert "NUMBA_CACHE_DIR" in str(warning["remedy"])
 
@@ -89,6 +90,14 @@ def test_machine_code_is_kept_where_only_this_user_may_write(keep_in: Kept, tmp_
 
     assert thrice(14) == 42
     assert list((tmp_path / "deep" / "cache").rglob("*.nbi"))
+
+
+def test_machine_code_that_others_may_have_written_is_not_run(keep_in: Kept, tmp_path: Path) -> None:
+    keep_in(tmp_path)
+    assert folder() == tmp_path
+    (ours,) = tmp_path.iterdir()
+    ours.chmod(0o777)
+    assert folder() is None
 
 
 def test_numba_that_does_not_load_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

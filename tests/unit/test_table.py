@@ -151,3 +151,16 @@ def test_rows_of_another_layout_are_refused_and_nothing_is_taken_in(
     with pytest.raises(ValueError, match=sentence):
         other.put(0, gathered)
     assert len(other) == 0
+
+
+@pytest.mark.parametrize("names", [None, np.arange(2), np.array([[b"a"], [b"b"]])])
+def test_rows_that_do_not_name_their_sensors_are_refused(names: np.ndarray | None) -> None:
+    rows = table()
+    found, _ = locate(rows, "a", "b")
+    arrays = rows.gather(np.array(found))
+    if names is None:
+        del arrays["names"]
+    else:
+        arrays["names"] = names
+    with pytest.raises(ValueError, match="state field names: expected bytes"):
+        table().put(0, arrays)
