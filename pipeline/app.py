@@ -176,8 +176,9 @@ class App:
 
 
 def build(settings: Settings) -> App:
-    """Load and check everything that needs no broker; Bundle-, Data-, Kernel- and WebError say what is wrong."""
+    """Load and check all that needs no broker; Bundle-, Data-, KafkaSetup-, Kernel- and WebError say what is wrong."""
     configure_logging(settings.logging)
+    client(settings.kafka)
     return App(settings, bundle.load_all(settings.model.dir))
 
 

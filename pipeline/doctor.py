@@ -17,6 +17,7 @@ from pipeline import bundle, fast
 from pipeline.adapters.checkpoints import KEPT
 from pipeline.adapters.columns import DataError
 from pipeline.adapters.kafka_admin import Survey, TopicState, survey
+from pipeline.adapters.kafka_clients import client
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
 from pipeline.adapters.sensors import read_sensors_csv
 from pipeline.core.table import row_bytes
@@ -50,7 +51,7 @@ def checks(settings: Settings, look: Callable[..., Survey] = survey, sensors: in
     found = [*_kafka(settings, look), *about_models, *_sensors(settings)]
     if sensors is not None:
         found += _room(settings, sensors, machine_bytes())
-    return [*found, _kernel(settings), _checkpoints(settings, state_bytes), _http(settings)]
+    return [*found, _client(settings), _kernel(settings), _checkpoints(settings, state_bytes), _http(settings)]
 
 
 def _kafka(settings: Settings, look: Callable[..., Survey]) -> Iterator[Check]:
@@ -184,6 +185,15 @@ def _sensors(settings: Settings) -> Iterator[Check]:
         yield Check("sensors.csv", False, str(error), "correct the line, or unset sensors_csv")
     else:
         yield Check("sensors.csv", True, f"{settings.sensors_csv}, {len(rows)} lines")
+
+
+def _client(settings: Settings) -> Check:
+    """What speaks to Kafka."""
+    try:
+        client(settings.kafka)
+    except KafkaSetupError as error:
+        return Check("client", False, str(error), 'install what it names, or set kafka.client to "kafka-python"')
+    return Check("client", True, settings.kafka.client)
 
 
 def _kernel(settings: Settings) -> Check:

@@ -13,7 +13,7 @@ from kafka.errors import FencedInstanceIdError, KafkaError, RetriableError
 from kafka.structs import MemberState
 
 from pipeline.adapters.kafka_commits import ANSWER_SECONDS, Committed, named_twice
-from pipeline.adapters.kafka_connection import KafkaAwayError, connection
+from pipeline.adapters.kafka_connection import KafkaAwayError, connection, create_no_topics
 from pipeline.adapters.kafka_headers import tolerate_any_header
 from pipeline.adapters.kafka_member import CLIENT_ID, FETCH_BYTES, METADATA_SECONDS, MILLISECOND, GroupMember
 from pipeline.adapters.kafka_rebalances import Assignor, GivenUpError, Rebalances
@@ -52,6 +52,7 @@ class KafkaSource(GroupMember):
             )
         except RetriableError as error:
             raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
+        create_no_topics(self.consumer._cluster)
         tolerate_any_header(self.consumer)
         self._rebalances.consumer = self.consumer
         self.consumer.subscribe([self._topic], listener=self._rebalances)

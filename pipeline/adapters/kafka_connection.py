@@ -6,6 +6,8 @@ import socket
 import ssl
 from typing import Any
 
+from kafka.cluster import ClusterMetadata
+
 from pipeline.adapters.kafka_login import RefusedError, knock
 from pipeline.settings_schema import KafkaSettings
 
@@ -59,6 +61,11 @@ def _must_let_us_in(settings: KafkaSettings, tls: ssl.SSLContext | None) -> None
         except OSError:
             continue
         return
+
+
+def create_no_topics(cluster: ClusterMetadata) -> None:
+    """As `allow_auto_create_topics=False` says, which kafka-python tells no broker; before it asks for any."""
+    cluster.config["allow_auto_create_topics"] = False
 
 
 def answers(settings: KafkaSettings) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from pipeline.adapters.kafka_connection import KafkaSetupError, connection
+from pipeline.adapters.kafka_connection import KafkaSetupError, connection, create_no_topics
 from pipeline.settings_schema import KafkaSettings
 
 ANSWER_SECONDS = 10.0
@@ -35,6 +35,7 @@ def send_event(
         )
     except KafkaError as error:
         raise KafkaSetupError(f"topic {topic}: {error}") from error
+    create_no_topics(producer._metadata)
     try:
         chosen = sorted(producer.partitions_for(topic)) if everywhere else [None]  # None: as murmur2 says
         sent = [

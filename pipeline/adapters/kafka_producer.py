@@ -8,10 +8,11 @@ from typing import Any, Self
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, RetriableError
 
-from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
+from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection, create_no_topics
 from pipeline.settings_schema import KafkaSettings
 
 LINGER_MS = 20
+ANSWER_MS = 10_000  # for what partitions there are
 UNCHECKED = 10_000  # messages whose acknowledgement is looked at together
 
 
@@ -26,12 +27,14 @@ class TopicProducer:
             )
         except RetriableError as error:
             raise KafkaAwayError(f"no broker at {self._servers} answers") from error
+        create_no_topics(self._producer._metadata)
         self._sent: list[Any] = []
         try:
-            self.partitions = len(self._producer.partitions_for(topic) or ())
+            self.partitions = len(self._producer._wait_on_metadata(topic, ANSWER_MS))
         except KafkaError as error:
             self._producer.close(timeout=0)
-            raise KafkaSetupError(f"topic {topic}: {error}; create it; `foreshock doctor` checks all") from error
+            remedy = "create it (`foreshock doctor --create-topics` makes those of the settings)"
+            raise KafkaSetupError(f"topic {topic}: does not exist, or may not be seen: {error}; {remedy}") from error
 
     def send(self, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int) -> None:
         """Put a message on its way."""

@@ -197,4 +197,5 @@ class Rekey:
             self._transactions.producer.must_know(topic)
         except KafkaRefusedError as error:
             self.close()
-            raise KafkaSetupError(f"topic {topic}: {error}; create it first") from error
+            remedy = "create it first (`foreshock doctor --create-topics` makes those of the settings)"
+            raise KafkaSetupError(f"topic {topic}: does not exist, or may not be seen: {error}; {remedy}") from error

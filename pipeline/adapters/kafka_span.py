@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
+from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection, create_no_topics
 from pipeline.adapters.kafka_headers import tolerate_any_header
 from pipeline.core.readings import Record
 from pipeline.settings_schema import KafkaSettings
@@ -69,6 +69,7 @@ def span(settings: KafkaSettings, topic: str) -> Iterator[Span]:
         )
     except KafkaTimeoutError as error:
         raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
+    create_no_topics(consumer._cluster)
     tolerate_any_header(consumer)
     try:
         yield Span(consumer, topic)

@@ -34,7 +34,7 @@ from pipeline.adapters.kafka_commits import (
     Transactions,
     named_twice,
 )
-from pipeline.adapters.kafka_connection import KafkaAwayError, connection
+from pipeline.adapters.kafka_connection import KafkaAwayError, connection, create_no_topics
 from pipeline.settings_schema import KafkaSettings
 
 FOREVER_MS = 2**31 - 1  # a delivery ends when the broker has it, or with its transaction
@@ -66,6 +66,7 @@ class KafkaTransactionalProducer:
             )
         except RetriableError as error:
             raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
+        create_no_topics(self._producer._metadata)
 
     def begin(self) -> None:
         """Take over the transactional id."""

@@ -36,7 +36,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from pipeline.adapters.kafka_commits import ANSWER_SECONDS, Committed, InDoubtError
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
 from pipeline.adapters.kafka_member import CLIENT_ID, FETCH_BYTES, METADATA_SECONDS, MILLISECOND, GroupMember
-from pipeline.adapters.librdkafka_connection import cause, configuration, translated
+from pipeline.adapters.librdkafka_connection import accepted, cause, configuration, translated
 from pipeline.core.readings import UNREADABLE_HEADERS, Record
 from pipeline.settings_schema import KafkaSettings
 
@@ -91,29 +91,30 @@ class LibrdkafkaSource(GroupMember):
         self._asked: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._told: queue.SimpleQueue[Any] = queue.SimpleQueue()
         reaching = configuration(settings)
-        self._admin = AdminClient(reaching)
-        self._consumer = Consumer(
-            {
-                **reaching,
-                "client.id": CLIENT_ID,
-                "group.id": settings.group_id,
-                # a restart within the session timeout moves no partition
-                **({} if settings.instance_id is None else {"group.instance.id": settings.instance_id}),
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "earliest",  # where retention overtakes the group
-                "isolation.level": "read_committed",
-                "partition.assignment.strategy": "cooperative-sticky",
-                "max.poll.interval.ms": round(settings.max_poll_interval_seconds * 1000),
-                "session.timeout.ms": round(settings.session_timeout_seconds * 1000),
-                "heartbeat.interval.ms": round(settings.heartbeat_seconds * 1000),
-                "topic.metadata.refresh.interval.ms": round(METADATA_SECONDS * 1000),
-                **FETCHING,
-                "enable.partition.eof": True,  # tells positions behind what no reader sees
-                "statistics.interval.ms": round(STATISTICS_SECONDS * 1000),
-                "stats_cb": self._on_statistics,
-            }
-        )
+        with accepted(settings):
+            self._admin = AdminClient(reaching)
+            self._consumer = Consumer(
+                {
+                    **reaching,
+                    "client.id": CLIENT_ID,
+                    "group.id": settings.group_id,
+                    # a restart within the session timeout moves no partition
+                    **({} if settings.instance_id is None else {"group.instance.id": settings.instance_id}),
+                    "enable.auto.commit": False,
+                    "enable.auto.offset.store": False,
+                    "auto.offset.reset": "earliest",  # where retention overtakes the group
+                    "isolation.level": "read_committed",
+                    "partition.assignment.strategy": "cooperative-sticky",
+                    "max.poll.interval.ms": round(settings.max_poll_interval_seconds * 1000),
+                    "session.timeout.ms": round(settings.session_timeout_seconds * 1000),
+                    "heartbeat.interval.ms": round(settings.heartbeat_seconds * 1000),
+                    "topic.metadata.refresh.interval.ms": round(METADATA_SECONDS * 1000),
+                    **FETCHING,
+                    "enable.partition.eof": True,  # tells positions behind what no reader sees
+                    "statistics.interval.ms": round(STATISTICS_SECONDS * 1000),
+                    "stats_cb": self._on_statistics,
+                }
+            )
         self._thread = threading.Thread(target=self._work, name="librdkafka", daemon=True)
         self._thread.start()
         self._subscribed = False

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
 from pipeline.adapters.kafka_commits import InDoubtError, KafkaRefusedError, named_twice
-from pipeline.adapters.kafka_connection import connection
+from pipeline.adapters.kafka_connection import KafkaSetupError, connection
 from pipeline.settings_schema import KafkaSettings
 
 FENCED = frozenset({KafkaError.FENCED_INSTANCE_ID})
@@ -69,6 +70,19 @@ def configuration(settings: KafkaSettings) -> Configuration:
         "logger": said,
         **{name: value for name, value in named.items() if value},
     }
+
+
+@contextmanager
+def accepted(settings: KafkaSettings) -> Iterator[None]:
+    """KafkaSetupError where the library takes no client of such settings."""
+    try:
+        yield
+    except KafkaException as error:
+        remedy = 'correct the settings under `kafka`, or take kafka.client = "kafka-python"'
+        why = str(translated(settings, cause(error))).strip()
+        raise KafkaSetupError(
+            f"{settings.bootstrap_servers}: librdkafka cannot be set up so: {why}; {remedy}"
+        ) from error
 
 
 def translated(settings: KafkaSettings, error: KafkaError) -> Exception:

@@ -19,7 +19,7 @@ from pipeline.adapters.kafka_commits import (
     Purpose,
     Transactions,
 )
-from pipeline.adapters.librdkafka_connection import FOR_GOOD, cause, configuration, translated
+from pipeline.adapters.librdkafka_connection import FOR_GOOD, accepted, cause, configuration, translated
 from pipeline.settings_schema import KafkaSettings
 
 LINGER_MS = 5
@@ -36,18 +36,20 @@ class LibrdkafkaProducer:
         """KafkaAwayError where no broker answers."""
         self._settings, self._seconds = settings, purpose.seconds
         self._refused: list[KafkaError] = []
-        self._producer = Producer(
-            {
-                **configuration(settings),
-                "transactional.id": name,
-                "transaction.timeout.ms": round(purpose.seconds * 1000),
-                "partitioner": "murmur2_random",  # as the Java clients and kafka-python; its own default is another
-                "linger.ms": LINGER_MS,
-                "retry.backoff.ms": BACKOFF_MS,
-                "compression.type": purpose.compression or "none",
-                "message.max.bytes": LARGEST_BYTES,
-            }
-        )
+        reaching = configuration(settings)
+        with accepted(settings):
+            self._producer = Producer(
+                {
+                    **reaching,
+                    "transactional.id": name,
+                    "transaction.timeout.ms": round(purpose.seconds * 1000),
+                    "partitioner": "murmur2_random",  # as the Java clients and kafka-python; its own default is another
+                    "linger.ms": LINGER_MS,
+                    "retry.backoff.ms": BACKOFF_MS,
+                    "compression.type": purpose.compression or "none",
+                    "message.max.bytes": LARGEST_BYTES,
+                }
+            )
 
     def begin(self) -> None:
         """Take over the transactional id."""

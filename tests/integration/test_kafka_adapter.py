@@ -21,8 +21,11 @@ from pipeline.adapters.kafka_clients import client
 from pipeline.adapters.kafka_commits import DELIVERIES, InDoubtError, KafkaRefusedError, Producer
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
 from pipeline.adapters.kafka_member import GroupMember
+from pipeline.adapters.kafka_producer import TopicProducer
+from pipeline.adapters.kafka_rekey import Rekey
 from pipeline.adapters.kafka_sink import KafkaSink
 from pipeline.adapters.kafka_span import records_since
+from pipeline.adapters.librdkafka_transactions import LibrdkafkaProducer
 from pipeline.codecs import decode
 from pipeline.core.readings import UNREADABLE_HEADERS, Reason
 from pipeline.ports import Moment, Outputs, Position, Sink, Source
@@ -360,6 +363,34 @@ def test_no_broker_is_told_apart_from_a_broker_without_the_topics(broker: Broker
         settings = group_settings(broker.bootstrap, readings, "no-such-alerts", "no-such-dead-letters", client=by)
         with pytest.raises(KafkaSetupError, match=r"topic no-such-alerts.*create it"), joined(settings):
             pass
+
+
+def test_a_configuration_that_librdkafka_does_not_take_is_a_sentence(broker: Broker, topics: NewTopics) -> None:
+    world = KafkaWorld(broker, topics, client="librdkafka")
+    settings = world.settings(max_poll_interval_seconds=1e6)
+    with pytest.raises(KafkaSetupError, match=r"librdkafka cannot be set up so.*max\.poll\.interval\.ms.*correct"):
+        client(settings).source(settings)
+    with pytest.raises(KafkaSetupError, match=r"transaction\.timeout\.ms.*correct"):
+        LibrdkafkaProducer(world.settings(), DELIVERIES._replace(seconds=3e6), "name")
+
+
+def test_no_command_creates_the_topics_that_it_does_not_find() -> None:
+    try:
+        fetch_jars()
+    except KafkaNodeError as reason:
+        pytest.skip(str(reason))  # the broker in use creates none, whoever asks
+    with KafkaNode() as node, KafkaAdminClient(bootstrap_servers=node.bootstrap) as admin:
+        admin.create_topics(
+            {name: {"num_partitions": 1, "replication_factor": 1} for name in ("there", "dead")}, wait_for_metadata=True
+        )
+        for by in ("kafka-python", "librdkafka"):
+            settings = group_settings(node.bootstrap, "there", "alerts", "dead", client=by)
+            for origin, target in (("there", "missing"), ("missing", "there")):
+                with pytest.raises(KafkaSetupError, match=r"topic missing: does not exist.*--create-topics"):
+                    Rekey(settings, origin, target, ignore)
+        with pytest.raises(KafkaSetupError, match=r"topic missing: does not exist.*--create-topics"):
+            TopicProducer(settings, "missing")
+        assert "missing" not in admin.list_topics()
 
 
 @pytest.mark.kafka_only

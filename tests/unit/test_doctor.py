@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import adapters
 from pipeline.adapters.kafka_admin import Survey, TopicState
-from pipeline.adapters.kafka_connection import KafkaAwayError
+from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
+from pipeline.app import build
 from pipeline.doctor import Check, checks, machine_bytes
 from pipeline.settings_schema import KafkaSettings, Settings
 from tests.service import saved
@@ -48,7 +51,7 @@ def test_where_all_is_well_every_check_says_so(settings: Settings) -> None:
     assert [check for check in seen.values() if not check.ok] == []
     assert list(seen) == [
         "broker", "topic sensor.readings", "topic sensor.alerts", "topic sensor.readings.dead-letter", "clock",
-        "model g", "kernel", "checkpoints", "http",
+        "model g", "client", "kernel", "checkpoints", "http",
     ]  # fmt: skip
     assert seen["topic sensor.readings"].detail == (
         "6 partitions, 3 replicas, cleanup.policy delete, retention.ms 604800000"
@@ -85,7 +88,7 @@ def test_without_a_broker_the_rest_is_still_looked_at(settings: Settings) -> Non
 
     broker, *others = checks(settings, nobody)
     assert (broker.name, broker.ok) == ("broker", False)
-    assert [check.name for check in others] == ["model g", "kernel", "checkpoints", "http"]
+    assert [check.name for check in others] == ["model g", "client", "kernel", "checkpoints", "http"]
 
 
 def test_what_is_wrong_on_this_machine_is_found(settings: Settings, tmp_path: Path) -> None:
@@ -152,3 +155,16 @@ def test_doctor_says_what_memory_so_many_sensors_take_and_whether_it_is_there(
 
 def test_the_memory_of_the_machine_is_no_more_than_it_has() -> None:
     assert 2**20 < machine_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_client_that_is_not_installed_is_found_before_the_service_starts(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "pipeline.adapters.librdkafka", raising=False)
+    monkeypatch.delattr(adapters, "librdkafka", raising=False)
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"client": "librdkafka"})})
+    check = found(settings)["client"]
+    assert (check.ok, "confluent_kafka is not installed" in check.detail) == (False, True), check
+    with pytest.raises(KafkaSetupError, match="confluent_kafka is not installed"):
+        build(settings)
