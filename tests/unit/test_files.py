@@ -189,7 +189,7 @@ def test_what_is_not_a_table_is_named(tmp_path: Path, name: str, content: bytes,
 def test_without_pyarrow_the_extra_to_install_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "a.csv", "ts,a", "2026-01-01,1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"needs pyarrow: pip install 'foreshock\[files\]'"):
+    with pytest.raises(DataError, match=r"needs pyarrow: install the extra `files`"):
         read(file)
 
 
