@@ -23,6 +23,9 @@ from pipeline.settings_schema import KafkaSettings
 ANSWER_SECONDS = 5.0  # for one request
 BEAT_SECONDS = 1.0  # how often a wait for the broker reports that it still waits
 AWAY_SECONDS = 2.0  # no address takes a connection: the client would not find back by itself for half a minute
+LINGER_MS = 5
+FLUSH_BYTES = 16 * 2**20  # of messages that wait in memory for the broker
+BACKOFF_MS = 20  # the next transaction has to wait until the markers of the last are written; by default 100
 MOST_FAILURES = 10  # in a row, though a broker answers
 TICKS = re.compile(r"(\d{1,19}):(-?\d{1,19})")
 

@@ -24,7 +24,10 @@ from kafka.structs import ConsumerGroupMetadata
 
 from pipeline.adapters.kafka_commits import (
     ANSWER_SECONDS,
+    BACKOFF_MS,
     BEAT_SECONDS,
+    FLUSH_BYTES,
+    LINGER_MS,
     Committed,
     InDoubtError,
     KafkaRefusedError,
@@ -38,9 +41,6 @@ from pipeline.adapters.kafka_connection import KafkaAwayError, connection, creat
 from pipeline.settings_schema import KafkaSettings
 
 FOREVER_MS = 2**31 - 1  # a delivery ends when the broker has it, or with its transaction
-LINGER_MS = 5
-FLUSH_BYTES = 16 * 2**20  # of messages that wait in memory for the broker
-BACKOFF_MS = 20  # the next transaction has to wait until the markers of the last are written; by default 100
 FOR_GOOD = (AuthorizationError, InvalidTopicError, MessageSizeTooLargeError, UnsupportedForMessageFormatError,
             UnsupportedVersionError)  # fmt: skip
 

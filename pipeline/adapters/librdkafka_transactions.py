@@ -11,6 +11,9 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from pipeline.adapters.kafka_commits import (
     ANSWER_SECONDS,
+    BACKOFF_MS,
+    FLUSH_BYTES,
+    LINGER_MS,
     Committed,
     InDoubtError,
     KafkaRefusedError,
@@ -22,9 +25,6 @@ from pipeline.adapters.kafka_commits import (
 from pipeline.adapters.librdkafka_connection import FOR_GOOD, accepted, cause, configuration, translated
 from pipeline.settings_schema import KafkaSettings
 
-LINGER_MS = 5
-BACKOFF_MS = 20  # the next transaction has to wait until the markers of the last are written; by default 100
-FLUSH_BYTES = 16 * 2**20  # of messages that wait in memory for the broker
 FULL_SECONDS = 0.1  # between two looks at a queue that is full
 LARGEST_BYTES = 2**20  # of a message, as brokers have it by default
 

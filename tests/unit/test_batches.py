@@ -19,7 +19,7 @@ from pipeline.core.readings import Reading, ReadingBatch, Reason
 from pipeline.groups import Groups
 from pipeline.routing import Group, Router
 from tests.models import INTERVAL, START, model, stream, waves
-from tests.unit.test_runner import Service, drained, expected, paced, told
+from tests.unit.test_runner import Service, drained, expected, killed_and_restarted, paced, told
 
 __all__ = ["expected"]  # the fixture
 
@@ -81,13 +81,7 @@ def test_kills_and_restarts_between_batches_change_no_alert(
     broker = MemoryBroker(partitions=PARTITIONS)
     send(broker, readings(), seed)
     service = Service(broker, tmp_path, batch=2 + seed, pace=paced(checkpoint_seconds=3 + seed, commit_seconds=seed))
-    runner = service.start()
-    for turn in range(100):
-        service.time.now += 0.7
-        if turn % (5 + seed) == 4:
-            runner = service.start()  # the old one is gone, whatever it held
-        service.sink.commits = turn % 3 != seed % 3
-        runner.turn()
+    runner = killed_and_restarted(service, seed, turns=100)
     service.sink.commits = True
     drained(runner, broker)
     runner.drain(0)

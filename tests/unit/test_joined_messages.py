@@ -23,7 +23,7 @@ from pipeline.routing import Router, groups_of
 from pipeline.settings import SettingsError, load
 from tests.models import INTERVAL, START, model, stream, waves
 from tests.unit.test_batches import without_places
-from tests.unit.test_runner import Service, drained, paced, told
+from tests.unit.test_runner import Service, drained, killed_and_restarted, paced, told
 
 CHANNELS, PARTITIONS = 3, 2
 TAG = "(?P<sensor>.+)/(?P<channel>c[0-9]+)"
@@ -95,13 +95,7 @@ def test_kills_and_restarts_between_the_channels_of_a_reading_change_no_alert(
     narrow(broker, readings(), seed)
     pace = paced(checkpoint_seconds=3 + seed, commit_seconds=seed)
     service = serving(broker, tmp_path, batch=23 + seed, pace=pace)
-    runner = service.start()
-    for turn in range(200):
-        service.time.now += 0.7
-        if turn % (5 + seed) == 4:
-            runner = service.start()  # the old one is gone, whatever it held
-        service.sink.commits = turn % 3 != seed % 3
-        runner.turn()
+    runner = killed_and_restarted(service, seed, turns=200)
     service.sink.commits = True
     drained(runner, broker)
     runner.drain(0)

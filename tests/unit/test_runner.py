@@ -61,6 +61,18 @@ def fill(broker: MemoryBroker, rows: int = 400, sensors: int = 3) -> None:
         broker.produce(JSON.encode(reading), key=sensor.encode(), partition=partition, timestamp=reading.time)
 
 
+def killed_and_restarted(service: Service, seed: int, turns: int) -> Runner:
+    """The last of several runners: every few turns one is gone, and every third commit fails."""
+    runner = service.start()
+    for turn in range(turns):
+        service.time.now += 0.7
+        if turn % (5 + seed) == 4:
+            runner = service.start()  # the old one is gone, whatever it held
+        service.sink.commits = turn % 3 != seed % 3
+        runner.turn()
+    return runner
+
+
 def drained(runner: Runner, broker: MemoryBroker) -> None:
     while any(runner.partitions.get(p, None) is None or runner.partitions[p].position < broker.end(p)
               for p in range(broker.partitions)):  # fmt: skip
@@ -94,13 +106,7 @@ def test_kills_and_restarts_change_no_alert(tmp_path: Path, expected: dict[tuple
     fill(broker)
     pace = paced(checkpoint_seconds=3 + seed, commit_seconds=seed)
     service = Service(broker, tmp_path, batch=17 + seed, pace=pace)
-    runner = service.start()
-    for turn in range(200):
-        service.time.now += 0.7
-        if turn % (5 + seed) == 4:
-            runner = service.start()  # the old one is gone, whatever it held
-        service.sink.commits = turn % 3 != seed % 3
-        runner.turn()
+    runner = killed_and_restarted(service, seed, turns=200)
     drained(runner, broker)
     service.sink.commits = True
     runner.drain(0)
