@@ -197,7 +197,8 @@ class Groups:
     def describe(self, sensor: str) -> dict[str, object] | None:
         """What is known of a sensor, for a person; None if no group has seen it."""
         known = (detector.describe(sensor) for detector in self._detectors.values())
-        return next((found for found in known if found is not None), None)
+        found = next((found for found in known if found is not None), None)
+        return None if found is None else found | {"maintenance": self._maintenance.of(sensor)}
 
     def _read(self, records: Sequence[Record], stepped: Stepped) -> None:
         decoded = decode_frames(records)
