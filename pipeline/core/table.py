@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -208,13 +209,18 @@ class SensorTable:
         home[names.at] = partitions
         rows = np.full(len(names.table), -1, np.intp)
         made = []
-        for partition in sorted(set(home.tolist()) - {-1}):
+        order = np.argsort(home, kind="stable")
+        cuts = np.flatnonzero(np.diff(home[order], prepend=-1)).tolist()  # unused entries come first
+        for start, stop in pairwise([*cuts, len(order)]):
+            entries = order[start:stop]
+            partition = int(home[entries[0]])
             index = self.index.setdefault(partition, {})
-            entries = np.flatnonzero(home == partition)
             here = [names.table[i] for i in entries.tolist()]
-            if not all(map(index.__contains__, here)):
+            found = list(map(index.get, here))  # of a large fleet, every look at a name waits for memory: one each
+            if None in found:
                 made += [self.claim(name, partition) for name in dict.fromkeys(here) if name not in index]
-            rows[entries] = list(map(index.__getitem__, here))
+                found = list(map(index.get, here))
+            rows[entries] = np.array(found, np.intp)
         return rows[names.at], made
 
     def find(self, name: str) -> list[int]:
