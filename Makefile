@@ -60,6 +60,7 @@ lock: setup ## compile requirements/ anew from pyproject.toml
 	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --extra librdkafka -o requirements/serve.txt
 	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --extra train -c requirements/serve.txt -o requirements/train.txt
 	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --all-extras --group dev -c requirements/train.txt -o requirements/dev.txt
+	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --extra librdkafka --extra fast -c requirements/dev.txt -o requirements/fast.txt
 
 clean: ## remove what was built
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -40,7 +40,6 @@ class KafkaSource(GroupMember):
                 auto_offset_reset="earliest",  # where retention overtakes the group; a fresh start is decided elsewhere
                 isolation_level="read_committed",
                 partition_assignment_strategy=[Assignor],
-                max_poll_records=settings.max_poll_records,
                 max_partition_fetch_bytes=FETCH_BYTES,
                 max_poll_interval_ms=round(settings.max_poll_interval_seconds * 1000),
                 session_timeout_ms=round(settings.session_timeout_seconds * 1000),
@@ -68,9 +67,9 @@ class KafkaSource(GroupMember):
             found = self.consumer.committed(self._tp(partition), metadata=True, timeout_ms=ANSWER_MS)
         return None if found is None or found.offset < 0 else Committed(int(found.offset), found.metadata or "")
 
-    def _fetched(self, timeout_seconds: float) -> list[Record]:
+    def _taken(self, timeout_seconds: float, most: int) -> list[Record]:
         try:
-            polled = self.consumer.poll(timeout_ms=round(timeout_seconds * 1000))
+            polled = self.consumer.poll(timeout_ms=round(timeout_seconds * 1000), max_records=most)
         except FencedInstanceIdError as error:
             raise named_twice(self._settings) from error
         except KafkaError as error:
