@@ -65,7 +65,11 @@ class KafkaSource(GroupMember):
         """What the group has committed."""
         with _answered():
             found = self.consumer.committed(self._tp(partition), metadata=True, timeout_ms=ANSWER_MS)
-        return None if found is None or found.offset < 0 else Committed(int(found.offset), found.metadata or "")
+        return (
+            None
+            if found is None or found.offset < 0
+            else Committed(int(found.offset), (found.metadata or "").rstrip("\0"))
+        )
 
     def _taken(self, timeout_seconds: float, most: int) -> list[Record]:
         try:

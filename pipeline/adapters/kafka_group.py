@@ -88,7 +88,7 @@ class IdleGroup:
             at = self._consumer.committed(TopicPartition(self._topic, partition), metadata=True, timeout_ms=ANSWER_MS)
         except RetriableError as error:
             raise KafkaAwayError(str(error)) from error
-        return None if at is None or at.offset < 0 else Committed(int(at.offset), at.metadata or "")
+        return None if at is None or at.offset < 0 else Committed(int(at.offset), (at.metadata or "").rstrip("\0"))
 
     def generation(self) -> Any:
         """That of an outsider, which the broker takes for as long as the group has no members."""
