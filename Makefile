@@ -34,7 +34,7 @@ check: setup ## lint, types and import contracts only
 faults: setup ## inject every fault and write docs/faults.md (ARGS=--long: outages of 60 s, a million sensors)
 	$(BIN)/python -m pytest -m fault --faults=docs/faults.md $(ARGS)
 
-chaos: setup ## kill the members of a service all the time, on real Apache Kafka (ARGS="--json FILE --without-checkpoints")
+chaos: setup ## kill the members of a service all the time, on real Apache Kafka (ARGS="--json FILE --client mixed --kernel numba --without-checkpoints")
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 soak: setup ## does its memory stay what it is? (ARGS="--minutes 10 --rate 1000")
@@ -60,6 +60,7 @@ lock: setup ## compile requirements/ anew from pyproject.toml
 	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --extra librdkafka -o requirements/serve.txt
 	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --extra train -c requirements/serve.txt -o requirements/train.txt
 	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --all-extras --group dev -c requirements/train.txt -o requirements/dev.txt
+	$(BIN)/uv pip compile --system-certs --quiet --universal --python-version 3.11 --no-header --no-emit-index-url pyproject.toml --extra librdkafka --extra fast -c requirements/dev.txt -o requirements/fast.txt
 
 clean: ## remove what was built
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

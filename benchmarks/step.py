@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +14,13 @@ import numpy as np
 
 from benchmarks import peers
 from benchmarks.asked import Asked
-from benchmarks.figures import Beside, Figure, Goal, Measured, processor_us
+from benchmarks.figures import Beside, Figure, Goal, Measured, number, processor_us
 from benchmarks.fleets import NUMPY, Fleet, Form, kernel, running
 from benchmarks.parts import apart
 from pipeline.core.detector import Detector
 from pipeline.core.lstm import Forecaster, features
 from pipeline.core.model import Model
-from pipeline.core.readings import ReadingBatch
+from pipeline.core.readings import IntArray, ReadingBatch
 from pipeline.core.table import row_bytes
 
 READINGS = 40_000  # of a repeat, where batches are large
@@ -33,11 +35,19 @@ BYTES, BYTES_BEYOND = Goal(4500), Goal(2500)
 OVER_RIVER = Goal(50, at_most=False)
 
 
+class Ordered(NamedTuple):
+    """The same batches of sensors in two orders."""
+
+    by_lot: Measured  # as rows lie that were restored: by name, not as readings come
+    in_rows: Measured  # as rows lie of sensors that have sent in turn ever since they were first seen
+
+
 class Large(NamedTuple):
     """What a large fleet costs, measured in a process of its own."""
 
-    cost: Measured
-    few: Measured  # the same batch of a usual fleet
+    cost: Ordered
+    few: Ordered  # the same batch of a usual fleet
+    gather: Measured  # to copy rows of as many bytes out of as large a table, by lot
     sensor_bytes: float
     peak_gb: float
 
@@ -110,23 +120,51 @@ def ceilings(served: Model, asked: Asked) -> tuple[Measured, Measured]:
     return step, product
 
 
-def stepped(fleet: Fleet, detector: Detector, batch: int, repeats: int, among: int = 0) -> Measured:
-    """Batches of distinct sensors, one after the other; of a large fleet those of some sensors drawn by lot."""
-    sensors, batch = len(fleet.names), min(batch, len(fleet.names))
-    lots = np.random.default_rng(0).permutation(sensors)[: sensors // among * among if among else sensors]
-    parts = iter(lots.reshape(-1, among) if among else [np.arange(sensors)] * (repeats + 1))
+def stepped(fleet: Fleet, detector: Detector, batch: int, repeats: int, order: IntArray | None = None) -> Measured:
+    """Batches of distinct sensors, one after the other, in this order or that of their rows, again and again."""
+    order = np.arange(len(fleet.names)) if order is None else order
+    batch = min(batch, len(order))
+    whole = order[: len(order) // batch * batch].reshape(-1, batch).tolist()
 
     def cut() -> list[ReadingBatch]:
         """Each sensor's readings are one interval apart, so that none has a gap."""
-        order, batches = next(parts), []
-        whole = order[: len(order) // batch * batch].reshape(-1, batch).tolist()
-        for _ in range(1 if among else -(-READINGS // (len(whole) * batch))):
+        batches = []
+        for _ in range(-(-READINGS // (len(whole) * batch))):
             fleet.tick()
             batches += [fleet.row(rows) for rows in whole]
         return batches
 
     warm = cut()
     return timed(detector, [cut() for _ in range(repeats)], warm)
+
+
+def crossed(fleet: Fleet, detector: Detector, batch: int, repeats: int) -> Ordered:
+    """Part of a large fleet at one instant: no row is touched twice, and no sensor has missed a reading."""
+    half = len(fleet.names) // 2
+    part = min(READINGS, half // (repeats + 1)) // batch * batch
+    if not part:
+        raise ValueError(f"--many {len(fleet.names)}: {repeats} repeats take {2 * (repeats + 1) * batch} at least")
+    fleet.tick()
+    costs = []
+    for order in (np.random.default_rng(0).permutation(half), half + np.arange(half)):
+        parts = order[: part * (repeats + 1)].reshape(repeats + 1, -1, batch).tolist()
+        warm, *batches = [[fleet.row(rows) for rows in part] for part in parts]
+        costs.append(timed(detector, batches, warm))
+    return Ordered(*costs)
+
+
+def gathered(rows: int, row_bytes: int, batch: int, repeats: int) -> Measured:
+    """µs a row to copy rows drawn by lot out of a table of one array: what memory asks for, whatever is computed."""
+    table, out = np.ones((rows, row_bytes // 8), np.int64), np.empty((batch, row_bytes // 8), np.int64)
+    lots = np.random.default_rng(1).permutation(rows)[: rows // batch * batch].reshape(-1, batch)
+    few = max(1, min(READINGS // batch, len(lots) // repeats))
+    parts = [lots[i * few : (i + 1) * few] for i in range(repeats)]
+
+    def copied(part: IntArray) -> None:
+        for at in part:
+            table.take(at, 0, out, "clip")  # the other modes copy twice
+
+    return Measured.of([processor_us(partial(copied, part), part.size, 1).value for part in parts])
 
 
 def thin(asked: Asked, form: Form, lstm: Beside, peer: Beside) -> Iterator[Figure]:
@@ -149,14 +187,18 @@ def timed(detector: Detector, repeats: list[list[ReadingBatch]], warm: list[Read
         detector.step(batch)
     costs = []
     for batches in repeats:
-        readings = sum(map(len, batches))
-        costs.append(processor_us(partial(_through, detector, batches), readings, 1).value)
+        seconds = 0.0
+        for batch in map(_just_decoded, batches):
+            before = time.process_time()
+            detector.step(batch)
+            seconds += time.process_time() - before
+        costs.append(seconds / sum(map(len, batches)) * 1e6)
     return Measured.of(costs)
 
 
-def _through(detector: Detector, batches: Sequence[ReadingBatch]) -> None:
-    for batch in batches:
-        detector.step(batch)
+def _just_decoded(batch: ReadingBatch) -> ReadingBatch:
+    """The batch as a codec leaves it: its names are new strings that nobody has hashed, and memory has them at hand."""
+    return replace(batch, sensors=" ".join(batch.sensors).split(" "))
 
 
 def _often(work: Callable[[], object]) -> None:
@@ -165,22 +207,27 @@ def _often(work: Callable[[], object]) -> None:
 
 
 def _many(asked: Asked, large: Large, form: str) -> Iterator[Figure]:
-    name = f"{asked.many:,} sensors, batch {asked.batch}{form}"
-    few = Beside(f"{asked.sensors:,} sensors", large.few.value)
-    yield Figure.of(name, large.cost, MICRO, ceiling=few)
-    times = large.cost.times(1 / large.few.value)
-    yield Figure.of(f"{name}, over {asked.sensors:,}", times, "x", MANY)
+    gather = Beside("bare gather of such rows", large.gather.value)
+    for how, cost, few in zip(("by lot", "in the rows' order"), large.cost, large.few, strict=True):
+        name = f"{asked.many:,} sensors, batch {asked.batch}, {how}{form}"
+        yield Figure.of(name, cost, MICRO, ceiling=gather)
+        times = Measured(cost.value / few.value, max(cost.spread, few.spread))
+        yield Figure.of(f"{name}, over {asked.sensors:,}", times, "x", MANY, remark=f"of {number(few.value)} µs")
 
 
 def _large(asked: Asked, form: Form) -> Large:
     model = running(1, 1, asked.hidden)[0].model
-    usual = stepped(*running(asked.sensors, 1, asked.hidden, form.detector(model)), asked.batch, asked.repeats)
+    usual, at_work = running(asked.sensors, 1, asked.hidden, form.detector(model))
+    lot = np.random.default_rng(0).permutation(asked.sensors)
+    few = Ordered(*(stepped(usual, at_work, asked.batch, asked.repeats, order) for order in (lot, None)))
     before = _resident_bytes()
     fleet, detector = running(asked.many, 1, asked.hidden, form.detector(model))
     taken = (_resident_bytes() - before) / asked.many
-    cost = stepped(fleet, detector, asked.batch, asked.repeats, among=READINGS)
+    cost = crossed(fleet, detector, asked.batch, asked.repeats)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Large(cost, usual, taken, peak / 1e9)
+    del fleet, detector  # what follows takes as much again
+    gather = gathered(asked.many, row_bytes(model), asked.batch, asked.repeats)
+    return Large(cost, few, gather, taken, peak / 1e9)
 
 
 def _resident_bytes() -> int:

@@ -16,6 +16,8 @@ from pipeline.core.readings import IntArray, ReadingBatch, Record, Rejected
 from pipeline.core.silence import Outage
 from pipeline.core.table import Arrays
 
+TURN_BYTES = 2**20  # of messages that a poll returns: 10,000 JSON readings, 60,000 in raw batches
+
 
 class Moment(NamedTuple):
     """A tick that changed something: before the record at `offset`, at event time `time` (µs)."""
@@ -102,7 +104,7 @@ class Source(Protocol):
     """Readings as they were stored. Used from one thread."""
 
     def poll(self, timeout_seconds: float) -> Polled:
-        """What has arrived; waits for the first record at most so long."""
+        """What has arrived, about TURN_BYTES at most; waits for the first record at most so long."""
         ...
 
     def start(self, partition: int, offset: int) -> None:

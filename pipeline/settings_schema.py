@@ -160,7 +160,11 @@ class KafkaSettings(_Section):
     ssl_check_hostname: bool = Field(
         default=True, description="Whether a broker's certificate must carry its host name."
     )
-    max_poll_records: PositiveInt = Field(default=5000, description="Messages in one batch at most.")
+    max_poll_records: PositiveInt = Field(
+        default=5000,
+        description="Messages in one turn at most; of large ones, such as batches of readings, a turn takes about a "
+        "megabyte.",
+    )
     poll_wait_seconds: PositiveFloat = Field(default=0.5, description="How long a poll waits for the first message.")
     commit_seconds: float = Field(
         default=1.0,

@@ -8,13 +8,12 @@ from itertools import repeat
 from typing import Any
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError, RetriableError
 from kafka.structs import MemberState
 
 from pipeline.adapters.kafka_commits import ANSWER_SECONDS, Committed, named_twice
-from pipeline.adapters.kafka_connection import KafkaAwayError, connection, create_no_topics
-from pipeline.adapters.kafka_headers import tolerate_any_header
+from pipeline.adapters.kafka_connection import KafkaAwayError, new_consumer
 from pipeline.adapters.kafka_member import CLIENT_ID, FETCH_BYTES, METADATA_SECONDS, MILLISECOND, GroupMember
 from pipeline.adapters.kafka_rebalances import Assignor, GivenUpError, Rebalances
 from pipeline.core.readings import Record
@@ -33,27 +32,22 @@ class KafkaSource(GroupMember):
         super().__init__(settings)
         self._rebalances = Rebalances(self.noted)
         try:
-            self.consumer = KafkaConsumer(
-                **connection(settings),
+            self.consumer = new_consumer(
+                settings,
                 client_id=CLIENT_ID,
                 group_id=settings.group_id,
                 group_instance_id=settings.instance_id,  # a restart within the session timeout moves no partition
-                enable_auto_commit=False,
                 auto_offset_reset="earliest",  # where retention overtakes the group; a fresh start is decided elsewhere
                 isolation_level="read_committed",
                 partition_assignment_strategy=[Assignor],
-                max_poll_records=settings.max_poll_records,
                 max_partition_fetch_bytes=FETCH_BYTES,
                 max_poll_interval_ms=round(settings.max_poll_interval_seconds * 1000),
                 session_timeout_ms=round(settings.session_timeout_seconds * 1000),
                 heartbeat_interval_ms=round(settings.heartbeat_seconds * 1000),
                 metadata_max_age_ms=round(METADATA_SECONDS * 1000),
-                allow_auto_create_topics=False,
             )
         except RetriableError as error:
             raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
-        create_no_topics(self.consumer._cluster)
-        tolerate_any_header(self.consumer)
         self._rebalances.consumer = self.consumer
         self.consumer.subscribe([self._topic], listener=self._rebalances)
 
@@ -73,9 +67,9 @@ class KafkaSource(GroupMember):
             found = self.consumer.committed(self._tp(partition), metadata=True, timeout_ms=ANSWER_MS)
         return None if found is None or found.offset < 0 else Committed(int(found.offset), found.metadata or "")
 
-    def _fetched(self, timeout_seconds: float) -> list[Record]:
+    def _taken(self, timeout_seconds: float, most: int) -> list[Record]:
         try:
-            polled = self.consumer.poll(timeout_ms=round(timeout_seconds * 1000))
+            polled = self.consumer.poll(timeout_ms=round(timeout_seconds * 1000), max_records=most)
         except FencedInstanceIdError as error:
             raise named_twice(self._settings) from error
         except KafkaError as error:

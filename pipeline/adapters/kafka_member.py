@@ -17,13 +17,14 @@ from pipeline.adapters.kafka_commits import ANSWER_SECONDS, Committed, ticks_of
 from pipeline.adapters.kafka_connection import KafkaAwayError
 from pipeline.adapters.kafka_group import nobodys
 from pipeline.core.readings import Record
-from pipeline.ports import Assigned, Polled, Position
+from pipeline.ports import TURN_BYTES, Assigned, Polled, Position
 from pipeline.settings_schema import KafkaSettings
 
 CLIENT_ID = "foreshock"  # in the brokers' logs and quotas
 BEAT_SECONDS = 1.0  # for a question whose answer can wait for the next turn
 JOINING_SECONDS = 0.05  # between two looks at what the group has decided, while it decides
 METADATA_SECONDS = 30.0  # until a new partition is noticed
+SMALLEST_BYTES = 2**10  # what a message counts at least before it has been seen: larger ones may follow
 FETCH_BYTES = 8 * 2**20  # of a partition, at most: room for max_poll_records of a kilobyte
 MILLISECOND = 1_000  # µs
 
@@ -33,7 +34,7 @@ log = structlog.get_logger(__name__)
 class GroupMember(ABC):
     """Cooperative-sticky: a rebalance moves few partitions and leaves the others alone.
 
-    A client notes what the group decides (`noted`) on whatever thread it likes, inside `_fetched`, which then returns.
+    A client notes what the group decides (`noted`) on whatever thread it likes, inside `_taken`, which then returns.
     Questions raise KafkaAwayError where no answer comes within a moment.
     """
 
@@ -42,6 +43,7 @@ class GroupMember(ABC):
         self.noted: deque[tuple[str, list[int]]] = deque()  # assigned, given up or lost; partitions
         self._coming: set[int] = set()
         self._started: set[int] = set()
+        self._expected = TURN_BYTES  # bytes that the next message may have
         self._answered = -math.inf  # monotonic s, when the broker last said where to go on
         # Only back under its name can a process have left partitions behind: see `nobodys`.
         self._look_due = math.inf if settings.instance_id is None else 0.0  # monotonic s
@@ -108,8 +110,8 @@ class GroupMember(ABC):
         """What the group has committed."""
 
     @abstractmethod
-    def _fetched(self, timeout_seconds: float) -> Sequence[Record]:
-        """The records of partitions that were started; cut short where partitions are given up."""
+    def _taken(self, timeout_seconds: float, most: int) -> Sequence[Record]:
+        """Records of partitions that were started, so many at most; cut short where partitions are given up."""
 
     @abstractmethod
     def _flow(self, partition: int, offset: int) -> None:
@@ -152,6 +154,32 @@ class GroupMember(ABC):
         """The first offset of a record at least as late; None where there is none."""
 
     # -- what is decided here
+
+    def _fetched(self, timeout_seconds: float) -> Sequence[Record]:
+        """As much as a turn may hold. A message may hold 65,536 readings: bytes bound what a turn costs, not messages.
+
+        What the client has fetched is taken in parts, by the largest message of those before. Where messages suddenly
+        grow, a turn can be `TURN_BYTES / SMALLEST_BYTES` of them, once.
+        """
+        records: list[Record] = []
+        room, most = TURN_BYTES, self._settings.max_poll_records
+        while len(records) < most:
+            asked = min(most - len(records), max(room // self._expected, 1))
+            found = self._taken(0.0 if records else timeout_seconds, asked)
+            records += found
+            sizes = [len(record.value or b"") for record in found]
+            room -= sum(sizes)
+            self._expected = max(*sizes, self._expected // 2, SMALLEST_BYTES) if sizes else self._expected
+            if self.noted or len(found) < asked or room < self._expected:
+                break  # where partitions are asked for, another poll would let them go uncommitted
+        if self.noted:
+            ours = self._ours()
+            records = [record for record in records if record.partition in ours]
+        return records
+
+    def _ours(self) -> set[int]:
+        """Those that were started, without what the group has taken since the loop last looked."""
+        return self._started.difference(*(partitions for what, partitions in self.noted if what != "assigned"))
 
     def _follow(self) -> tuple[set[int], set[int]]:
         """What was noted since, netted: a partition that came and went again was never ours."""

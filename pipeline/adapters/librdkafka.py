@@ -143,16 +143,16 @@ class LibrdkafkaSource(GroupMember):
             (found,) = self._ask(partial(self._consumer.committed, [self._tp(partition)], ANSWER_SECONDS))
         if found.error is not None:
             raise KafkaAwayError(found.error.str())
-        return None if found.offset < 0 else Committed(found.offset, found.metadata or "")
+        return None if found.offset < 0 else Committed(found.offset, _metadata(found))
 
     # -- what is asked of the thread
 
-    def _fetched(self, timeout_seconds: float) -> Sequence[Record]:
+    def _taken(self, timeout_seconds: float, most: int) -> Sequence[Record]:
         if not self._subscribed:  # not before: the library joins by itself, and the group would wait for our polls
             self._ask(self._subscribe)
             self._subscribed = True
         try:
-            found = self._ask(partial(self._look, timeout_seconds))
+            found = self._ask(partial(self._look, timeout_seconds, most))
         except (KafkaException, SystemError) as error:
             raise translated(self._settings, cause(error)) from error
         self._seen |= found.ends
@@ -254,10 +254,6 @@ class LibrdkafkaSource(GroupMember):
         self._next |= {partition: offset + 1 for partition, offset in last.items()}
         return found
 
-    def _ours(self) -> set[int]:
-        """Those that were started, without what the group has taken since the loop last looked."""
-        return self._started.difference(*(partitions for what, partitions in self.noted if what != "assigned"))
-
     def _note(self, error: KafkaError | None, m: Message) -> None:
         """What the library says among the messages."""
         if error is None:
@@ -291,14 +287,13 @@ class LibrdkafkaSource(GroupMember):
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def _look(self, timeout_seconds: float) -> Found:
-        """What waits; if nothing does, wait for the first."""
-        most = self._settings.max_poll_records
+    def _look(self, timeout_seconds: float, most: int) -> Found:
+        """What waits, up to so many; if nothing does, wait for the first."""
         self._looking = True
         messages = self._consumer.consume(most, 0)
         if not messages and timeout_seconds > 0:
             messages = self._consumer.consume(1, timeout_seconds)
-            messages += self._consumer.consume(most, 0) if messages else []
+            messages += self._consumer.consume(most - 1, 0) if messages and most > 1 else []
         self._looking = False
         ends = {}
         for partition in self._ours():
@@ -375,3 +370,14 @@ def _headers(messages: Sequence[Message]) -> Iterator[tuple[tuple[str, bytes], .
             yield UNREADABLE_HEADERS
         else:
             yield tuple(found) if found else ()
+
+
+def _metadata(found: TopicPartition) -> str:
+    """What stands beside a committed offset; "" where somebody has committed it without a zero byte at its end.
+
+    librdkafka copies as many bytes as there are, and the binding reads them as far as the next zero byte.
+    """
+    try:
+        return found.metadata or ""
+    except UnicodeDecodeError:
+        return ""

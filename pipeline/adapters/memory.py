@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pipeline.core.alerts import Alert
 from pipeline.core.readings import SECOND, Record, Rejected
-from pipeline.ports import Assigned, Outputs, Polled, Position, Scored
+from pipeline.ports import TURN_BYTES, Assigned, Outputs, Polled, Position, Scored
 
 START_EARLIEST, START_LATEST = "earliest", "latest"
 
@@ -124,11 +124,16 @@ class MemorySource:
 
     def _read(self) -> list[Record]:
         records: list[Record] = []
+        room = TURN_BYTES
         for partition in sorted(self._positions.keys() - self._paused):
             position = self._positions[partition]
             found = self.broker.records.get(partition, [])[position : position + self.most_records - len(records)]
-            self._positions[partition] += len(found)
-            records += found
+            for record in found:
+                room -= len(record.value or b"")
+                if records and room < 0:
+                    return records
+                records.append(record)
+                self._positions[partition] += 1
         return records
 
 

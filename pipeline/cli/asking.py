@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pipeline.console import FAILED, WRONG_WORDS, err, out
+from pipeline.console import FAILED, err, out
 
 Url = Annotated[str, typer.Option("--url", help="Where the service answers.")]
 DEFAULT_URL = "http://127.0.0.1:9108"
@@ -31,13 +31,10 @@ def ask(url: str, path: str) -> Any:
 
 
 def alerts(
-    is_open: Annotated[bool, typer.Option("--open", help="Those that are open now; there are no others to ask for.")],
     url: Url = DEFAULT_URL,
+    is_open: Annotated[bool, typer.Option("--open", help="Those that are open, as without it.")] = True,  # noqa: ARG001 - a service knows no others
 ) -> None:
-    """The open alerts of a running service."""
-    if not is_open:
-        err.print("foreshock alerts --open lists what is open; the past is in the topic sensor.alerts")
-        raise typer.Exit(WRONG_WORDS)
+    """What is wrong now: the open alerts of a running service. Those that are over are in the topic of the alerts."""
     table = Table("since", "sensor", "channel", "kind", "severity", "score or measure", "threshold or limit", box=None)
     for a in ask(url, "/alerts"):
         measured = a["score"] if a["score"] is not None else a["measure"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -69,7 +70,8 @@ class Lane:
 
     LOG_ERROR, LOW, HIGH = 0, 1, 2  # learned: log of the usual error, range of the fit part
     MEAN, MEAN_THEN, BIAS, SCALED, BEYOND, LASTING = 3, 6, 9, 10, 11, 12  # MEAN and MEAN_THEN are three columns each
-    STEP, MOVED, STEPPED = 13, 14, 15  # of a sensor the model was not trained on: what its network's say has earned
+    OFFSET = 13  # by which the one-step forecast keeps missing
+    STEP, MOVED, STEPPED = 14, 15, 16  # of a sensor the model was not trained on: what its network's say has earned
 
 
 class Tally:
@@ -89,7 +91,7 @@ class Columns:
     level: Array  # (N, 9) columns of `Level`
     blocks: Array  # (N, BLOCKS) ring of block maxima of the combined surprise, NaN where absent
     scale: npt.NDArray[np.float64]  # (N, channels, 2) location and scale
-    lane: Array  # (N, targets, 16) columns of `Lane`
+    lane: Array  # (N, targets, 17) columns of `Lane`
     tally: npt.NDArray[np.int32]  # (N, targets, 8) columns of `Tally`
     known: npt.NDArray[np.uint32]  # (N, targets, words) a bit for each value bin ever occupied
     prototypes: npt.NDArray[np.uint8]  # (N, targets, 4, prototypes) contexts in steps, 255 where empty
@@ -131,7 +133,7 @@ def layout(model: Model, reorder: int = 0) -> dict[str, Field]:
         "level": Field((9,), np.float32, 0, 5),
         "blocks": Field((BLOCKS,), np.float32, np.nan, 0),
         "scale": Field((channels, 2), np.float64, 0, -1),
-        "lane": Field((targets, 16), np.float32, 0, 3),
+        "lane": Field((targets, 17), np.float32, 0, 3),
         "tally": Field((targets, 8), np.int32, 0, 2),
         "known": Field((targets, NOVELTY_BINS // 32), np.uint32, 0, -1),
         "prototypes": Field((targets, 4, prototypes), np.uint8, 255, -1),
@@ -208,13 +210,18 @@ class SensorTable:
         home[names.at] = partitions
         rows = np.full(len(names.table), -1, np.intp)
         made = []
-        for partition in sorted(set(home.tolist()) - {-1}):
+        order = np.argsort(home, kind="stable")
+        cuts = np.flatnonzero(np.diff(home[order], prepend=-1)).tolist()  # unused entries come first
+        for start, stop in pairwise([*cuts, len(order)]):
+            entries = order[start:stop]
+            partition = int(home[entries[0]])
             index = self.index.setdefault(partition, {})
-            entries = np.flatnonzero(home == partition)
             here = [names.table[i] for i in entries.tolist()]
-            if not all(map(index.__contains__, here)):
+            found = list(map(index.get, here))  # of a large fleet, every look at a name waits for memory: one each
+            if None in found:
                 made += [self.claim(name, partition) for name in dict.fromkeys(here) if name not in index]
-            rows[entries] = list(map(index.__getitem__, here))
+                found = list(map(index.get, here))
+            rows[entries] = np.array(found, np.intp)
         return rows[names.at], made
 
     def find(self, name: str) -> list[int]:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.core.alerts import Alert, Evidence, Kind, ModelRef, Severity, State
 from pipeline.core.readings import SECOND, Reason, Record, Rejected
-from pipeline.ports import Assigned, Outputs, Polled, Position, Sink, Source
+from pipeline.ports import TURN_BYTES, Assigned, Outputs, Polled, Position, Sink, Source
 
 PATIENCE_SECONDS = 20.0
 STARTS = [("earliest", b"old"), ("latest", b"new"), ("time", b"new")]
@@ -99,6 +99,25 @@ class SourceAndSinkContract:
             polls = until(source, lambda polls: bool(records(polls)) and 0 in assigned(polls))
         assert assigned(polls)[0] == Assigned(0, Position(2), committed=True, earliest=0, partitions=2)
         assert [record.value for record in records(polls)] == [b"c"]
+
+    def test_a_turn_holds_few_messages_where_they_are_large(self, world: World) -> None:
+        large = [bytes([i]) * 100_000 for i in range(40)]
+        world.produce(large)
+        with world.member() as (source, _):
+            polls = until(source, lambda polls: len(records(polls)) >= len(large))
+        assert [record.value for record in records(polls)] == large
+        assert max(sum(len(r.value or b"") for r in polled.records) for polled in polls) <= TURN_BYTES
+        seen = 0
+        for polled in polls:  # what was left for the next poll is not said to be read
+            seen += len(polled.records)
+            assert polled.positions.get(0, 0) == seen
+
+    def test_messages_that_fill_a_turn_are_taken_as_well(self, world: World) -> None:
+        world.produce([b"a", b"b" * (TURN_BYTES - 1000), b"c"])
+        world.produce([b"d" * (TURN_BYTES - 1000)], partition=1)
+        with world.member() as (source, _):
+            polls = until(source, lambda polls: len(records(polls)) >= 4)
+        assert sorted((record.value or b"")[:1] for record in records(polls)) == [b"a", b"b", b"c", b"d"]
 
     def test_positions_can_be_committed_with_nothing_to_say(self, world: World) -> None:
         world.produce([b"a"])

@@ -122,6 +122,24 @@ def test_the_dockerfile_copies_what_is_there_and_not_ignored() -> None:
         assert source.split("/")[0] in let_through
 
 
+def pins(of: str) -> set[str]:
+    return set(re.findall(r"^[\w.-]+==\S+.*$", (ROOT / "requirements" / f"{of}.txt").read_text(), re.MULTILINE))
+
+
+def test_the_image_with_the_compiled_form_is_the_service_and_what_compiles_at_the_tested_releases() -> None:
+    added = {pin.partition("==")[0] for pin in pins("fast") - pins("serve")}
+    assert added == {"llvmlite", "numba"}
+    assert pins("serve") < pins("fast") <= pins("dev")
+
+
+def test_the_image_with_the_compiled_form_keeps_its_code_where_its_user_alone_may_write() -> None:
+    (stage,) = re.findall(r"^FROM serving AS fast$(.+?)^FROM", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    environment = dict(re.findall(r"(\w+)=(\S+)", stage))
+    assert load(None, {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092", **environment}).kernel == "numba"
+    made = f"install --directory --mode=0700 --owner=foreshock --group=foreshock {environment['NUMBA_CACHE_DIR']}"
+    assert made in DOCKERFILE
+
+
 def test_no_secret_is_shipped() -> None:
     for path in [ROOT / "docker-compose.yml", *DEPLOY.rglob("*")]:
         if path.is_file():
