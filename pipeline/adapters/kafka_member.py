@@ -22,6 +22,7 @@ from pipeline.settings_schema import KafkaSettings
 
 CLIENT_ID = "foreshock"  # in the brokers' logs and quotas
 BEAT_SECONDS = 1.0  # for a question whose answer can wait for the next turn
+JOINING_SECONDS = 0.05  # between two looks at what the group has decided, while it decides
 METADATA_SECONDS = 30.0  # until a new partition is noticed
 SMALLEST_BYTES = 2**10  # what a message counts at least before it has been seen: larger ones may follow
 FETCH_BYTES = 8 * 2**20  # of a partition, at most: room for max_poll_records of a kilobyte
@@ -50,7 +51,8 @@ class GroupMember(ABC):
     @final
     def poll(self, timeout_seconds: float) -> Polled:
         """What has arrived, and what the group has decided meanwhile."""
-        records = self._fetched(timeout_seconds)
+        # A client waits for records as long as it may, though it has joined the group meanwhile and none can come.
+        records = self._fetched(timeout_seconds if self._joined() else min(timeout_seconds, JOINING_SECONDS))
         given_up, lost = self._follow()
         # What is given up is committed only after this poll; whoever takes it, even we, has to see that commit.
         assigned = [] if given_up or lost else list(self._resolve())

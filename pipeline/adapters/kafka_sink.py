@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.adapters.kafka_commits import KafkaRefusedError, Message, Transactions
 from pipeline.adapters.kafka_connection import KafkaSetupError
@@ -24,8 +25,15 @@ class KafkaSink:
         """Find the topics; the transactions are the sink's to close, also where one is missing."""
         self._topics, self._transactions = settings.topics, transactions
         topics = self._topics
-        for topic in filter(None, (topics.readings, topics.alerts, topics.dead_letter, topics.scores)):
-            self._must_exist(topic)
+        wanted = [*filter(None, (topics.readings, topics.alerts, topics.dead_letter, topics.scores))]
+        try:
+            with ThreadPoolExecutor(
+                len(wanted)
+            ) as asking:  # a client waits between two questions, not between two askers
+                list(asking.map(self._must_exist, wanted))
+        except BaseException:
+            self.close()
+            raise
 
     def deliver(self, outputs: Outputs, done: Mapping[int, Position]) -> bool:
         """Publish and commit, or neither."""
@@ -39,7 +47,6 @@ class KafkaSink:
         try:
             self._transactions.producer.must_know(topic)
         except KafkaRefusedError as error:
-            self.close()
             remedy = f"kafka-topics.sh --create --topic {topic} --partitions N --bootstrap-server ..."
             raise KafkaSetupError(
                 f"topic {topic}: {error}; create it: {remedy}; `foreshock doctor` checks all"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from pipeline.console import FAILED, err
+from pipeline.console import FAILED, err, out
 
 Url = Annotated[str, typer.Option("--url", help="Where the service answers.")]
 DEFAULT_URL = "http://127.0.0.1:9108"
@@ -26,3 +28,21 @@ def ask(url: str, path: str) -> Any:
     except (OSError, HTTPException, ValueError) as error:
         err.print(f"{url} does not answer: {error}; is the service running? give --url", style="red", markup=False)
     raise typer.Exit(FAILED)
+
+
+def alerts(
+    url: Url = DEFAULT_URL,
+    is_open: Annotated[bool, typer.Option("--open", help="Those that are open, as without it.")] = True,  # noqa: ARG001 - a service knows no others
+) -> None:
+    """What is wrong now: the open alerts of a running service. Those that are over are in the topic of the alerts."""
+    table = Table("since", "sensor", "channel", "kind", "severity", "score or measure", "threshold or limit", box=None)
+    for a in ask(url, "/alerts"):
+        measured = a["score"] if a["score"] is not None else a["measure"]
+        limit = a["threshold"] if a["threshold"] is not None else a["limit"]
+        figures = (f"{x:.4g}" if x is not None else "" for x in (measured, limit))
+        table.add_row(_when(a["start"]), a["sensor"], a["channel"], a["kind"], a["severity"], *figures)
+    out.print(table if table.row_count else "no alert is open")
+
+
+def _when(milliseconds: float) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
