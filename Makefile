@@ -34,7 +34,7 @@ check: setup ## lint, types and import contracts only
 faults: setup ## inject every fault and write docs/faults.md (ARGS=--long: outages of 60 s, a million sensors)
 	$(BIN)/python -m pytest -m fault --faults=docs/faults.md $(ARGS)
 
-chaos: setup ## kill the members of a service all the time, on real Apache Kafka (ARGS="--json FILE --without-checkpoints")
+chaos: setup ## kill the members of a service all the time, on real Apache Kafka (ARGS="--json FILE --client mixed --kernel numba --without-checkpoints")
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 soak: setup ## does its memory stay what it is? (ARGS="--minutes 10 --rate 1000")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -125,7 +126,10 @@ def _clock(seen: Survey) -> Check:
     if seen.newest is None:
         return Check("clock", True, "no record yet to compare this machine's clock with")
     ahead = seen.newest - time.time()
-    detail = f"the newest reading was stamped {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'before'} this clock"
+    if ahead > 0:
+        detail = f"the newest record is stamped {ahead:.1f} s ahead of this machine's clock"
+    else:
+        detail = f"not behind the records; the newest reading came {timedelta(seconds=round(-ahead))} ago"
     return Check("clock", ahead <= SKEW_SECONDS, detail, "set this machine's and the broker's clock by NTP")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import numpy as np
 import structlog
 
 from pipeline.codecs import decode_frames
@@ -37,7 +36,7 @@ IGNORED = ("late", "duplicate", "unusable")  # counts of readings that were good
 
 
 class Raised(NamedTuple):
-    """An alert, and the timestamp (µs) of the record that raised it; 0 where none did."""
+    """An alert, and the timestamp (µs) of the record that it is told at, of whichever sensor; 0 where none is."""
 
     alert: Alert
     received: int
@@ -198,7 +197,8 @@ class Groups:
     def describe(self, sensor: str) -> dict[str, object] | None:
         """What is known of a sensor, for a person; None if no group has seen it."""
         known = (detector.describe(sensor) for detector in self._detectors.values())
-        return next((found for found in known if found is not None), None)
+        found = next((found for found in known if found is not None), None)
+        return None if found is None else found | {"maintenance": self._maintenance.of(sensor)}
 
     def _read(self, records: Sequence[Record], stepped: Stepped) -> None:
         decoded = decode_frames(records)
@@ -255,14 +255,9 @@ class Groups:
             stepped.evicted[group] = stepped.evicted.get(group, 0) + evicted
 
     def _raised(self, batch: ReadingBatch, outcome: Outcome) -> Iterator[Raised]:
-        if not outcome.alerts:
-            return
-        newest = int(batch.received.max())  # a gap's evidence ends at the reading before the one that ended it
-        for alert in outcome.alerts:
-            place = alert.evidence.partition, alert.evidence.last_offset
-            at = np.flatnonzero((batch.offsets == place[1]) & (batch.partitions == place[0]))
+        for alert, at in zip(outcome.alerts, outcome.told_at, strict=True):
             for told in self._audible([alert]):
-                yield Raised(told, int(batch.received[at[0]]) if len(at) else newest)
+                yield Raised(told, int(batch.received[at]))
 
     def _audible(self, alerts: Iterable[Alert]) -> Iterator[Alert]:
         """Those that are not muted, their evidence in offsets of messages: the detectors know places."""

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from pipeline.core.model import Array, Cell, Mode, Network
 from pipeline.core.readings import IntArray
+from training.backend import keras, tf
 from training.network import State, forward, repeat, untrained, weights, with_weights, zero_state
 from training.sequences import Batch, Sequences, Tapes, endless
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from pipeline.core.model import Layer, Mode, Network
+from training.backend import keras
 
 
 def build(network: Network, index: int = 0) -> keras.Model:

@@ -9,11 +9,10 @@ import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from pipeline.core.model import Array, Cell, Layer, Mode, Network
+from training.backend import keras, tf
 from training.recurrence import LayerState, layer
 
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3}

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import tensorflow as tf
-
 from pipeline.core.model import Cell
+from training.backend import tf
 
 LayerState = tuple[tf.Tensor, ...]  # (h, c) for LSTM, (h,) for GRU, each (M, B, H)
 Backward = Callable[..., tuple[tf.Tensor, tf.Tensor, None, tf.Tensor, tf.Tensor]]

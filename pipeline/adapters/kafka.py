@@ -8,13 +8,12 @@ from itertools import repeat
 from typing import Any
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError, RetriableError
 from kafka.structs import MemberState
 
 from pipeline.adapters.kafka_commits import ANSWER_SECONDS, Committed, named_twice
-from pipeline.adapters.kafka_connection import KafkaAwayError, connection, create_no_topics
-from pipeline.adapters.kafka_headers import tolerate_any_header
+from pipeline.adapters.kafka_connection import KafkaAwayError, new_consumer
 from pipeline.adapters.kafka_member import CLIENT_ID, FETCH_BYTES, METADATA_SECONDS, MILLISECOND, GroupMember
 from pipeline.adapters.kafka_rebalances import Assignor, GivenUpError, Rebalances
 from pipeline.core.readings import Record
@@ -33,12 +32,11 @@ class KafkaSource(GroupMember):
         super().__init__(settings)
         self._rebalances = Rebalances(self.noted)
         try:
-            self.consumer = KafkaConsumer(
-                **connection(settings),
+            self.consumer = new_consumer(
+                settings,
                 client_id=CLIENT_ID,
                 group_id=settings.group_id,
                 group_instance_id=settings.instance_id,  # a restart within the session timeout moves no partition
-                enable_auto_commit=False,
                 auto_offset_reset="earliest",  # where retention overtakes the group; a fresh start is decided elsewhere
                 isolation_level="read_committed",
                 partition_assignment_strategy=[Assignor],
@@ -47,12 +45,9 @@ class KafkaSource(GroupMember):
                 session_timeout_ms=round(settings.session_timeout_seconds * 1000),
                 heartbeat_interval_ms=round(settings.heartbeat_seconds * 1000),
                 metadata_max_age_ms=round(METADATA_SECONDS * 1000),
-                allow_auto_create_topics=False,
             )
         except RetriableError as error:
             raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
-        create_no_topics(self.consumer._cluster)
-        tolerate_any_header(self.consumer)
         self._rebalances.consumer = self.consumer
         self.consumer.subscribe([self._topic], listener=self._rebalances)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 
-from pipeline.adapters.kafka_connection import KafkaSetupError, connection
-from pipeline.adapters.kafka_headers import tolerate_any_header
+from pipeline.adapters.kafka_connection import KafkaSetupError, connection, new_consumer
 from pipeline.settings_schema import KafkaSettings
 
 ANSWER_MS = 5_000
@@ -65,8 +64,7 @@ def _states(admin: KafkaAdminClient, wanted: list[str]) -> dict[str, TopicState]
 def _newest(settings: KafkaSettings, partitions: int) -> float | None:
     """The timestamp of the last record of any partition, read without joining the group."""
     tps = [TopicPartition(settings.topics.readings, partition) for partition in range(partitions)]
-    consumer = KafkaConsumer(**connection(settings), enable_auto_commit=False)
-    tolerate_any_header(consumer)
+    consumer = new_consumer(settings)
     try:
         ends = consumer.end_offsets(tps, timeout_ms=ANSWER_MS)
         filled = [tp for tp in tps if ends[tp] > 0]

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError, RetriableError
 
 from pipeline.adapters import checkpoint_format
 from pipeline.adapters.kafka_commits import KafkaRefusedError, Message, Transactions
-from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
+from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, new_consumer, partitions_of
 from pipeline.ports import Checkpoint, CheckpointError
 from pipeline.settings_schema import KafkaSettings
 
@@ -39,15 +39,13 @@ class KeptInTopic:
         self._topic, self._readings = settings.topics.checkpoints, settings.topics.readings
         self._group, self._waiting = settings.group_id, waiting
         try:
-            self._reader = KafkaConsumer(
-                **connection(settings),
+            self._reader = new_consumer(
+                settings,
                 client_id="foreshock-checkpoints",
                 group_id=None,
-                enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 isolation_level="read_committed",
                 max_partition_fetch_bytes=FETCH_BYTES,
-                allow_auto_create_topics=False,
             )
         except RetriableError as error:
             raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
@@ -148,12 +146,11 @@ class KeptInTopic:
         return "/".join([self._group, *map(str, words)]).encode()
 
     def _must_be_as_wide_as_the_readings(self) -> None:
-        wide = {topic: len(self._reader.partitions_for_topic(topic) or ()) for topic in (self._topic, self._readings)}
+        wide = {topic: len(partitions_of(self._reader, topic)) for topic in (self._readings, self._topic)}
         if wide[self._topic] < wide[self._readings]:
-            what = f"has {wide[self._topic]} partitions" if wide[self._topic] else "does not exist"
             raise KafkaSetupError(
-                f"topic {self._topic}: {what}, {self._readings} has {wide[self._readings]}; give it as many, and "
-                "cleanup.policy=compact; `foreshock doctor` checks all"
+                f"topic {self._topic}: has {wide[self._topic]} partitions, {self._readings} has "
+                f"{wide[self._readings]}; give it as many, and cleanup.policy=compact; `foreshock doctor` checks all"
             )
 
 

@@ -27,6 +27,7 @@ LINGER_MS = 5
 FLUSH_BYTES = 16 * 2**20  # of messages that wait in memory for the broker
 BACKOFF_MS = 20  # the next transaction has to wait until the markers of the last are written; by default 100
 MOST_FAILURES = 10  # in a row, though a broker answers
+END = ";"  # of the ticks
 TICKS = re.compile(r"(\d{1,19}):(-?\d{1,19})")
 
 log = structlog.get_logger(__name__)
@@ -257,12 +258,14 @@ def transactional_id(settings: KafkaSettings) -> str:
 
 def committable(position: Position) -> Committed:
     """A position as the group keeps it: the ticks travel as the offset's metadata, 2 of at most 4 kB."""
-    return Committed(position.offset, " ".join(f"{t.offset}:{t.time}" for t in position.ticks))
+    ticks = " ".join(f"{t.offset}:{t.time}" for t in position.ticks)
+    return Committed(position.offset, ticks and ticks + END)
 
 
 def ticks_of(metadata: str) -> tuple[Moment, ...]:
-    """None where somebody else, or another build, has committed."""
-    return tuple(Moment(int(offset), int(time)) for offset, time in TICKS.findall(metadata))
+    """None where somebody else, or another build, has committed: what does not end as ours may go on with anything."""
+    ticks, ended, _ = metadata.partition(END)
+    return tuple(Moment(int(offset), int(time)) for offset, time in TICKS.findall(ticks)) if ended else ()
 
 
 # The steps of a transaction have the producer passed in: one that was given up must not go on with its successor.

@@ -6,12 +6,15 @@ import socket
 import ssl
 from typing import Any
 
-from kafka.cluster import ClusterMetadata
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata
+from kafka.errors import KafkaError
 
+from pipeline.adapters.kafka_headers import tolerate_any_header
 from pipeline.adapters.kafka_login import RefusedError, knock
 from pipeline.settings_schema import KafkaSettings
 
 PROBE_SECONDS = 1.0  # for one broker to take a connection
+ANSWER_MS = 10_000  # for what partitions a topic has
 BOOTSTRAP_SECONDS = 10.0  # for a broker that takes connections to say who is in the cluster
 
 
@@ -63,9 +66,48 @@ def _must_let_us_in(settings: KafkaSettings, tls: ssl.SSLContext | None) -> None
         return
 
 
-def create_no_topics(cluster: ClusterMetadata) -> None:
-    """As `allow_auto_create_topics=False` says, which kafka-python tells no broker; before it asks for any."""
-    cluster.config["allow_auto_create_topics"] = False
+def new_consumer(settings: KafkaSettings, **how: Any) -> KafkaConsumer:
+    """One that commits only when told to, has no topic created that it asks for, and reads any header."""
+    made = KafkaConsumer(**connection(settings), enable_auto_commit=False, allow_auto_create_topics=False, **how)
+    made._cluster.config["allow_auto_create_topics"] = False  # kafka-python tells no broker what it was told
+    tolerate_any_header(made)
+    return made
+
+
+def new_producer(settings: KafkaSettings, **how: Any) -> KafkaProducer:
+    """One whose messages all replicas acknowledge, and that has no topic created that it asks for."""
+    made = KafkaProducer(**connection(settings), acks="all", allow_auto_create_topics=False, **how)
+    made._metadata.config["allow_auto_create_topics"] = False  # as above
+    return made
+
+
+def partitions_of(asking: KafkaConsumer, topic: str) -> set[int]:
+    """KafkaSetupError where the topic does not exist."""
+    found = set(asking.partitions_for_topic(topic) or ())
+    if not found:
+        raise missing(topic)
+    return found
+
+
+def partitions_to(sending: KafkaProducer, topic: str) -> set[int]:
+    """KafkaSetupError where the topic does not exist, and then the producer is closed."""
+    try:
+        return set(sending._wait_on_metadata(topic, ANSWER_MS))
+    except KafkaError as error:
+        sending.close(timeout=0)
+        raise missing(topic, error) from error
+
+
+def kept_offset(offset: int, metadata: str) -> OffsetAndMetadata:
+    """For kafka-python to commit, with the zero byte that librdkafka reads on to, in whatever stands behind."""
+    return OffsetAndMetadata(offset, metadata and metadata + "\0", -1)
+
+
+def missing(topic: str, why: Exception | None = None) -> KafkaSetupError:
+    """Nobody created the topic, or we may not see it."""
+    said = f": {why}" if why else ""
+    remedy = "create it (`foreshock doctor --create-topics` makes those of the settings)"
+    return KafkaSetupError(f"topic {topic}: does not exist, or may not be seen{said}; {remedy}")
 
 
 def answers(settings: KafkaSettings) -> bool:

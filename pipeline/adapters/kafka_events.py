@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from pipeline.adapters.kafka_connection import KafkaSetupError, connection, create_no_topics
+from pipeline.adapters.kafka_connection import KafkaSetupError, new_producer, partitions_to
 from pipeline.settings_schema import KafkaSettings
 
 ANSWER_SECONDS = 10.0
@@ -27,17 +26,12 @@ def send_event(
     """
     topic = settings.topics.readings
     try:
-        producer = KafkaProducer(
-            **connection(settings),
-            acks="all",
-            max_block_ms=round(ANSWER_SECONDS * 1000),
-            allow_auto_create_topics=False,
-        )
+        producer = new_producer(settings, max_block_ms=round(ANSWER_SECONDS * 1000))
     except KafkaError as error:
         raise KafkaSetupError(f"topic {topic}: {error}") from error
-    create_no_topics(producer._metadata)
+    there = partitions_to(producer, topic)
     try:
-        chosen = sorted(producer.partitions_for(topic)) if everywhere else [None]  # None: as murmur2 says
+        chosen = sorted(there) if everywhere else [None]  # None: as murmur2 says
         sent = [
             producer.send(topic, value, key=sensor.encode(), headers=list(headers), partition=partition)
             for partition in chosen

@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError, RetriableError
 from kafka.partitioner.default import murmur2
 
 from pipeline.adapters.kafka_commits import Committed, committable
-from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection
+from pipeline.adapters.kafka_connection import (
+    KafkaAwayError,
+    KafkaSetupError,
+    connection,
+    kept_offset,
+    new_consumer,
+    partitions_of,
+)
 from pipeline.ports import Position
 from pipeline.settings_schema import KafkaSettings
 
@@ -55,23 +62,15 @@ class IdleGroup:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings, self._topic = settings, settings.topics.readings
         try:
-            with KafkaAdminClient(**connection(settings)) as admin:
-                group = admin.describe_groups([settings.group_id])[settings.group_id]
-            if members := len(group["members"]):
-                raise KafkaSetupError(
-                    f"group {settings.group_id}: has {members} members; stop them (one with kafka.instance_id stays a "
-                    "member until kafka.session_timeout_seconds are over)"
-                )
-            self._consumer = KafkaConsumer(
-                **connection(settings),
-                group_id=settings.group_id,
-                enable_auto_commit=False,
-                isolation_level="read_committed",
-                allow_auto_create_topics=False,
-            )
+            self._consumer = new_consumer(settings, group_id=settings.group_id, isolation_level="read_committed")
         except KafkaError as error:
             raise KafkaSetupError(f"group {settings.group_id}: {error}") from error
-        self._partitions = sorted(self._consumer.partitions_for_topic(self._topic) or ())
+        try:
+            self._partitions = sorted(partitions_of(self._consumer, self._topic))
+            self._must_have_no_members()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def partitions(self) -> int:
@@ -104,14 +103,26 @@ class IdleGroup:
     def commit(self, positions: Mapping[int, Position]) -> None:
         """From here it goes on."""
         offsets = {
-            TopicPartition(self._topic, partition): OffsetAndMetadata(*committable(at), -1)
-            for partition, at in positions.items()
+            TopicPartition(self._topic, partition): kept_offset(*committable(at)) for partition, at in positions.items()
         }
         self._consumer.commit(offsets, timeout_ms=ANSWER_MS)
 
     def close(self) -> None:
         """Let go."""
         self._consumer.close(autocommit=False)
+
+    def _must_have_no_members(self) -> None:
+        group_id = self._settings.group_id
+        try:
+            with KafkaAdminClient(**connection(self._settings)) as admin:
+                members = len(admin.describe_groups([group_id])[group_id]["members"])
+        except KafkaError as error:
+            raise KafkaSetupError(f"group {group_id}: {error}") from error
+        if members:
+            raise KafkaSetupError(
+                f"group {group_id}: has {members} members; stop them (one with kafka.instance_id stays a member until "
+                "kafka.session_timeout_seconds are over)"
+            )
 
 
 def place_of(sensor: bytes, partitions: int) -> int:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-from kafka import KafkaProducer
 from kafka.errors import KafkaError, RetriableError
 
-from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection, create_no_topics
+from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, new_producer, partitions_to
 from pipeline.settings_schema import KafkaSettings
 
 LINGER_MS = 20
-ANSWER_MS = 10_000  # for what partitions there are
 UNCHECKED = 10_000  # messages whose acknowledgement is looked at together
 
 
@@ -22,19 +20,11 @@ class TopicProducer:
     def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._servers, self._topic = settings.bootstrap_servers, topic
         try:
-            self._producer = KafkaProducer(
-                **connection(settings), acks="all", linger_ms=LINGER_MS, allow_auto_create_topics=False
-            )
+            self._producer = new_producer(settings, linger_ms=LINGER_MS)
         except RetriableError as error:
             raise KafkaAwayError(f"no broker at {self._servers} answers") from error
-        create_no_topics(self._producer._metadata)
         self._sent: list[Any] = []
-        try:
-            self.partitions = len(self._producer._wait_on_metadata(topic, ANSWER_MS))
-        except KafkaError as error:
-            self._producer.close(timeout=0)
-            remedy = "create it (`foreshock doctor --create-topics` makes those of the settings)"
-            raise KafkaSetupError(f"topic {topic}: does not exist, or may not be seen: {error}; {remedy}") from error
+        self.partitions = len(partitions_to(self._producer, topic))
 
     def send(self, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int) -> None:
         """Put a message on its way."""

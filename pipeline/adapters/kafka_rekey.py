@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pipeline.adapters.kafka_clients import client
 from pipeline.adapters.kafka_commits import DELIVERIES, KafkaRefusedError, Message
-from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
+from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, missing
 from pipeline.adapters.kafka_member import MILLISECOND
 from pipeline.adapters.kafka_sink import JSON_HEADERS
 from pipeline.codecs import JSON, decode_frames
@@ -197,5 +197,4 @@ class Rekey:
             self._transactions.producer.must_know(topic)
         except KafkaRefusedError as error:
             self.close()
-            remedy = "create it first (`foreshock doctor --create-topics` makes those of the settings)"
-            raise KafkaSetupError(f"topic {topic}: does not exist, or may not be seen: {error}; {remedy}") from error
+            raise missing(topic, error) from error

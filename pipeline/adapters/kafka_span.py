@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError, connection, create_no_topics
-from pipeline.adapters.kafka_headers import tolerate_any_header
+from pipeline.adapters.kafka_connection import KafkaAwayError, new_consumer, partitions_of
 from pipeline.core.readings import Record
 from pipeline.settings_schema import KafkaSettings
 
@@ -56,21 +55,17 @@ def records_since(
 def span(settings: KafkaSettings, topic: str) -> Iterator[Span]:
     """KafkaSetupError where the topic does not exist, KafkaAwayError where the broker does not answer."""
     try:
-        consumer = KafkaConsumer(
-            **connection(settings),
+        consumer = new_consumer(
+            settings,
             client_id="foreshock-history",
             group_id=None,
-            enable_auto_commit=False,
             auto_offset_reset="earliest",  # where retention overtakes us
             isolation_level="read_committed",
             max_poll_records=MOST_RECORDS,
             max_partition_fetch_bytes=FETCH_BYTES,
-            allow_auto_create_topics=False,
         )
     except KafkaTimeoutError as error:
         raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
-    create_no_topics(consumer._cluster)
-    tolerate_any_header(consumer)
     try:
         yield Span(consumer, topic)
     except KafkaTimeoutError as error:
@@ -84,9 +79,7 @@ class Span:
 
     def __init__(self, consumer: KafkaConsumer, topic: str) -> None:
         self._consumer, self._topic = consumer, topic
-        tps = {TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()}
-        if not tps:
-            raise KafkaSetupError(f"topic {topic}: does not exist, or may not be read; `foreshock doctor` checks all")
+        tps = {TopicPartition(topic, p) for p in partitions_of(consumer, topic)}
         self._earliest: dict[TopicPartition, int] = consumer.beginning_offsets(tps, timeout_ms=ANSWER_MS)
         self._latest: dict[TopicPartition, int] = consumer.end_offsets(tps, timeout_ms=ANSWER_MS)
 

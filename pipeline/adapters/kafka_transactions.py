@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
-from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import (
     AuthorizationError,
     FencedInstanceIdError,
@@ -37,7 +37,7 @@ from pipeline.adapters.kafka_commits import (
     Transactions,
     named_twice,
 )
-from pipeline.adapters.kafka_connection import KafkaAwayError, connection, create_no_topics
+from pipeline.adapters.kafka_connection import KafkaAwayError, kept_offset, new_producer
 from pipeline.settings_schema import KafkaSettings
 
 FOREVER_MS = 2**31 - 1  # a delivery ends when the broker has it, or with its transaction
@@ -52,21 +52,18 @@ class KafkaTransactionalProducer:
         """KafkaAwayError where no broker answers."""
         self._settings = settings
         try:
-            self._producer = KafkaProducer(
-                **connection(settings),
+            self._producer = new_producer(
+                settings,
                 transactional_id=name,
                 transaction_timeout_ms=round(purpose.seconds * 1000),
-                acks="all",
                 linger_ms=LINGER_MS,
                 retry_backoff_ms=BACKOFF_MS,
                 compression_type=purpose.compression,
                 delivery_timeout_ms=FOREVER_MS,
                 max_block_ms=round(ANSWER_SECONDS * 1000),
-                allow_auto_create_topics=False,
             )
         except RetriableError as error:
             raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
-        create_no_topics(self._producer._metadata)
 
     def begin(self) -> None:
         """Take over the transactional id."""
@@ -106,10 +103,7 @@ class KafkaTransactionalProducer:
         topic = self._settings.topics.readings
         with self._said():
             self._producer.send_offsets_to_transaction(
-                {
-                    TopicPartition(topic, p): OffsetAndMetadata(at.offset, at.metadata, -1)
-                    for p, at in committed.items()
-                },
+                {TopicPartition(topic, p): kept_offset(*at) for p, at in committed.items()},
                 member,
             )
 

@@ -143,7 +143,7 @@ class LibrdkafkaSource(GroupMember):
             (found,) = self._ask(partial(self._consumer.committed, [self._tp(partition)], ANSWER_SECONDS))
         if found.error is not None:
             raise KafkaAwayError(found.error.str())
-        return None if found.offset < 0 else Committed(found.offset, found.metadata or "")
+        return None if found.offset < 0 else Committed(found.offset, _metadata(found))
 
     # -- what is asked of the thread
 
@@ -370,3 +370,14 @@ def _headers(messages: Sequence[Message]) -> Iterator[tuple[tuple[str, bytes], .
             yield UNREADABLE_HEADERS
         else:
             yield tuple(found) if found else ()
+
+
+def _metadata(found: TopicPartition) -> str:
+    """What stands beside a committed offset; "" where somebody has committed it without a zero byte at its end.
+
+    librdkafka copies as many bytes as there are, and the binding reads them as far as the next zero byte.
+    """
+    try:
+        return found.metadata or ""
+    except UnicodeDecodeError:
+        return ""

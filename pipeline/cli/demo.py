@@ -56,11 +56,11 @@ def plant(
 ) -> None:
     """The simulated plant by itself: its history as files, or its readings, faults among them, without end."""
     from pipeline.adapters.files import DataError
-    from pipeline.adapters.kafka_connection import KafkaAwayError
+    from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
     from pipeline.demo.producer import stream_plant, write_history
     from pipeline.settings_schema import KafkaSettings
 
-    with sentences(DataError, KafkaAwayError, OSError, wrong=(ValueError,)):
+    with sentences(DataError, KafkaAwayError, KafkaSetupError, OSError, wrong=(ValueError,)):
         if history is not None:
             write_history(sensors, seed, history)
         else:

@@ -12,7 +12,7 @@ from rich.table import Table
 from pipeline.bundle import BundleError
 from pipeline.cli.asking import DEFAULT_URL, Url, ask
 from pipeline.cli.words import Config, settings_of
-from pipeline.console import FAILED, WRONG_WORDS, err, out, sentences
+from pipeline.console import FAILED, out, sentences
 from pipeline.fast import KernelError
 
 
@@ -29,13 +29,10 @@ def run(config: Config = None) -> None:
 
 
 def alerts(
-    is_open: Annotated[bool, typer.Option("--open", help="Those that are open now; there are no others to ask for.")],
     url: Url = DEFAULT_URL,
+    is_open: Annotated[bool, typer.Option("--open", help="Those that are open, as without it.")] = True,  # noqa: ARG001 - a service knows no others
 ) -> None:
-    """The open alerts of a running service."""
-    if not is_open:
-        err.print("foreshock alerts --open lists what is open; the past is in the topic sensor.alerts")
-        raise typer.Exit(WRONG_WORDS)
+    """What is wrong now: the open alerts of a running service. Those that are over are in the topic of the alerts."""
     table = Table("since", "sensor", "channel", "kind", "severity", "score or measure", "threshold or limit", box=None)
     for a in ask(url, "/alerts"):
         measured = a["score"] if a["score"] is not None else a["measure"]

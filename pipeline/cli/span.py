@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from pipeline.verify import Verdict
 
 OFFSET = "offset:"
+TWICE = (
+    "whoever reads the topic of the alerts finds these more than once. Most often a second group (kafka.group_id) "
+    "serves the same readings and publishes to the same topic: give each group a kafka.topics.alerts of its own, and "
+    "verify each with its own settings"
+)
 MOST_LISTED = 50  # of each kind; the figures count all
 OPEN_TRANSACTION_SECONDS = 25.0  # by then the broker has ended what a killed member left open
 
@@ -183,6 +188,8 @@ def _tell_verdict(verdict: Verdict) -> None:
     for alert, why in verdict.apart:
         _line("apart", alert, why)
     figures = Counter(difference.what for difference in verdict.differences)
+    if figures["twice"]:
+        out.print(f"twice: {TWICE}", soft_wrap=True)
     differs = ", ".join(f"{n} {what}" for what, n in figures.items()) or "nothing differs"
     apart = f"; {len(verdict.apart)} apart" if verdict.apart else ""
     out.print(f"{verdict.published} alert messages published, {verdict.replayed} replayed: {differs}{apart}")

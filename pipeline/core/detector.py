@@ -76,7 +76,8 @@ class Detector:
             for at in steps(self._walker, self.table.arrays, batch, rows, placed, out):
                 told += self._intake.take(Round.of(batch, rows[at], at), out)
             begin = len(rows)
-        out.alerts = [alert for _, alert in sorted(told, key=lambda item: item[0])]
+        told.sort(key=lambda item: item[0])
+        out.told_at, out.alerts = [at for at, _ in told], [alert for _, alert in told]
         return out
 
     def apply(self, event: Event) -> Outcome:

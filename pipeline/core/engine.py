@@ -64,6 +64,7 @@ class Engine:
         due = arrays.forecast.transpose(0, 2, 1)[rows[:, None], slots]  # (n, horizons, targets)
         bounded = np.minimum(np.maximum(np.ascontiguousarray(due), -LARGEST_FORECAST), LARGEST_FORECAST)
         forecast = np.sinh(bounded)
+        forecast[:, 0] += arrays.lane[rows, :, Lane.OFFSET]
         made = since[:, None] >= self.horizons  # (n, horizons)
 
         window = arrays.window

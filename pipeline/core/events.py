@@ -105,6 +105,7 @@ class Outcome:
     band: FloatArray  # (n, targets) half width of the usual error around it
     imputed: IntArray  # (n,) values of the window, after the reading, that never came and were filled in
     alerts: list[Alert] = field(default_factory=list)
+    told_at: list[int] = field(default_factory=list)  # each alert's row; empty where no reading raised them
     rejected: list[Rejected] = field(default_factory=list)
     # scored, warming, late, duplicate, unusable, future, evicted, imputed, reordered
     counts: dict[str, int] = field(default_factory=dict)

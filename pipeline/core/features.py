@@ -22,6 +22,7 @@ MANY_CHANNELS = (*ONE_CHANNEL[:4], "lasting error", *ONE_CHANNEL[5:])
 CONTEXT_RATES = (1 - np.exp(-1 / np.array([3.0, 12.0, 48.0]))).astype(np.float32)
 BIAS_RATE = np.float32(1 - np.exp(-1 / 12))
 LASTING_RATE = np.float32(0.1)
+OFFSET_RATE = np.float32(0.005)  # of the usual error at most: drift moves a forecast for longer than any fault lasts
 BEYOND_RATE, ACCEPT_RATE = np.float32(0.02), np.float32(0.002)
 SCALE_SHARE = np.float32(0.05)  # of readings whose error is above the usual one
 SCALE_STEP = np.float32(0.003)  # of its logarithm; slow, so that a fault does not soon become usual
@@ -57,11 +58,15 @@ def features(arrays: Columns, on: Lanes, x: Array, then: Array, errors: Array, v
     out[0] = size
     out[1] = no_horizon(errors, valid)
     out[2] = bias(state, one_step)
+    usual = np.exp(state[Lane.LOG_ERROR])
+    # one channel is judged by ranks, which bound what a lasting miss can say; who is unseen has no usual error yet
+    leeway = np.where(on.unseen | (targets == 1), np.float32(0), usual)
+    follow_offset(state, one_step, leeway)
     _move_contexts(state, on, x, then)
     out[3] = new_value(arrays, on, memory, x, then)
     out[4] = new_pattern(arrays, on, state, memory, x, then) if targets == 1 else lasting_error(state, size)
-    out[5] = scaled_error(state, size, memory, valid[0])
-    out[6] = out_of_range(state, x)
+    out[5] = scaled_error(state, size, usual, memory, valid[0])
+    out[6] = out_of_range(state, x, leeway)
     lane[on.lanes] = state.T
     tally[on.lanes, Tally.SEEN] = memory + 1
     return out
@@ -83,6 +88,16 @@ def bias(state: Array, one_step: Array) -> Array:
     return lasting
 
 
+def follow_offset(state: Array, one_step: Array, leeway: Array) -> None:
+    """Move what the next forecasts are corrected by towards their error, which counts as `leeway` at most.
+
+    Wear carries a sensor away from where its network was trained, and the network then misses by nearly the same
+    amount at every reading. Clements & Hendry, "Intercept corrections and structural change", 1996, with the error
+    bounded as by Huber, "Robust estimation of a location parameter", 1964.
+    """
+    state[Lane.OFFSET] += OFFSET_RATE * np.minimum(np.maximum(one_step, -leeway), leeway)
+
+
 def lasting_error(state: Array, size: Array) -> Array:
     """EWMA of |error|: forecasts that keep missing to either side, as under new noise or another frequency.
 
@@ -93,12 +108,11 @@ def lasting_error(state: Array, size: Array) -> Array:
     return now
 
 
-def scaled_error(state: Array, size: Array, memory: npt.NDArray[np.int32], valid: BoolArray) -> Array:
+def scaled_error(state: Array, size: Array, usual: Array, memory: npt.NDArray[np.int32], valid: BoolArray) -> Array:
     """EWMA of |error| over the lane's own usual error, which follows the 95 % quantile of |error| in its logarithm.
 
     Robbins & Monro, "A stochastic approximation method", 1951.
     """
-    usual = np.exp(state[Lane.LOG_ERROR])
     ratio = np.minimum(size / usual, LARGEST_SCALED_ERROR)
     state[Lane.SCALED] += LASTING_RATE * (ratio - state[Lane.SCALED])
     early = np.maximum(20 / (memory + 20), SCALE_STEP).astype(np.float32)
@@ -109,9 +123,12 @@ def scaled_error(state: Array, size: Array, memory: npt.NDArray[np.int32], valid
     return now
 
 
-def out_of_range(state: Array, x: Array) -> Array:
-    """EWMA of how far the values lie beyond the range that training saw; the range gives way slowly, as to drift."""
-    outside = np.maximum(np.maximum(x - state[Lane.HIGH], state[Lane.LOW] - x), np.float32(0))
+def out_of_range(state: Array, x: Array, leeway: Array) -> Array:
+    """EWMA of how far the values lie beyond the range that training saw; the range gives way slowly, as to drift.
+
+    Values within `leeway` of the range are within it.
+    """
+    outside = np.maximum(np.maximum(x - state[Lane.HIGH], state[Lane.LOW] - x) - leeway, np.float32(0))
     state[Lane.BEYOND] += BEYOND_RATE * (outside - state[Lane.BEYOND])
     state[Lane.HIGH] += ACCEPT_RATE * np.maximum(x - state[Lane.HIGH], np.float32(0))
     state[Lane.LOW] -= ACCEPT_RATE * np.maximum(state[Lane.LOW] - x, np.float32(0))

@@ -58,6 +58,13 @@ class Maintenance:
         span = self._spans.get(partition, _NONE).get(sensor)
         return span is not None and span.since <= time < span.until
 
+    def of(self, sensor: str) -> dict[str, float] | None:
+        """What was said of a sensor, in ms since 1970, over or not; None where nothing is known."""
+        for here in self._spans.values():
+            if sensor in here:
+                return {"start": here[sensor].since / 1000, "end": here[sensor].until / 1000}
+        return None
+
     def said_of(self, reading: Reading) -> Reading:
         """The reading, its quality `maintenance` where it was good and is one."""
         if reading.quality is not Quality.GOOD or not self.covers(reading.partition, reading.sensor, reading.time):

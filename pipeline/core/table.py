@@ -70,7 +70,8 @@ class Lane:
 
     LOG_ERROR, LOW, HIGH = 0, 1, 2  # learned: log of the usual error, range of the fit part
     MEAN, MEAN_THEN, BIAS, SCALED, BEYOND, LASTING = 3, 6, 9, 10, 11, 12  # MEAN and MEAN_THEN are three columns each
-    STEP, MOVED, STEPPED = 13, 14, 15  # of a sensor the model was not trained on: what its network's say has earned
+    OFFSET = 13  # by which the one-step forecast keeps missing
+    STEP, MOVED, STEPPED = 14, 15, 16  # of a sensor the model was not trained on: what its network's say has earned
 
 
 class Tally:
@@ -90,7 +91,7 @@ class Columns:
     level: Array  # (N, 9) columns of `Level`
     blocks: Array  # (N, BLOCKS) ring of block maxima of the combined surprise, NaN where absent
     scale: npt.NDArray[np.float64]  # (N, channels, 2) location and scale
-    lane: Array  # (N, targets, 16) columns of `Lane`
+    lane: Array  # (N, targets, 17) columns of `Lane`
     tally: npt.NDArray[np.int32]  # (N, targets, 8) columns of `Tally`
     known: npt.NDArray[np.uint32]  # (N, targets, words) a bit for each value bin ever occupied
     prototypes: npt.NDArray[np.uint8]  # (N, targets, 4, prototypes) contexts in steps, 255 where empty
@@ -132,7 +133,7 @@ def layout(model: Model, reorder: int = 0) -> dict[str, Field]:
         "level": Field((9,), np.float32, 0, 5),
         "blocks": Field((BLOCKS,), np.float32, np.nan, 0),
         "scale": Field((channels, 2), np.float64, 0, -1),
-        "lane": Field((targets, 16), np.float32, 0, 3),
+        "lane": Field((targets, 17), np.float32, 0, 3),
         "tally": Field((targets, 8), np.int32, 0, 2),
         "known": Field((targets, NOVELTY_BINS // 32), np.uint32, 0, -1),
         "prototypes": Field((targets, 4, prototypes), np.uint8, 255, -1),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from pipeline.core.frames import Frame
-from pipeline.core.names import Names, fault
+from pipeline.core.names import MAX_SENSOR_CHARACTERS, Names, fault
+from pipeline.core.patterns import compiled
 from pipeline.core.readings import PLAIN
 
 MAX_TAGS = 2**18  # remembered; a hostile sender can name tags without end
@@ -19,11 +19,11 @@ class Tags:
     """Readings of one unnamed channel, renamed; decided from the one reading and the settings alone."""
 
     def __init__(self, pattern: str) -> None:
-        """A regular expression with the groups `sensor` and `channel`, for whole names; ValueError for any other."""
-        try:
-            self._pattern = re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{pattern!r:.80} is no regular expression: {error}") from None
+        """A regular expression with the groups `sensor` and `channel`, for whole names; ValueError for any other.
+
+        Nor is one taken that a name could keep busy.
+        """
+        self._pattern = compiled(pattern, MAX_SENSOR_CHARACTERS)
         if not self._pattern.groupindex.keys() >= {"sensor", "channel"}:
             raise ValueError(f"{pattern!r:.80} has not both (?P<sensor>...) and (?P<channel>...)")
         self._known: dict[str, tuple[str, str] | None] = {}  # may be cleared
@@ -33,7 +33,7 @@ class Tags:
         if name not in self._known:
             if len(self._known) >= MAX_TAGS:
                 self._known.clear()
-            found = self._pattern.fullmatch(name)
+            found = self._pattern.fullmatch(name) if len(name) <= MAX_SENSOR_CHARACTERS else None
             whole = found and all(found.groupdict().values()) and fault(found["sensor"]) is None
             self._known[name] = (found["sensor"], found["channel"]) if found and whole else None
         return self._known[name]

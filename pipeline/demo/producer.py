@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kafka import KafkaProducer
-
-from pipeline.adapters.kafka_connection import connection
+from pipeline.adapters.kafka_connection import new_producer, partitions_to
 from pipeline.codecs import JSON
 from pipeline.core.readings import SECOND, Reading
 from pipeline.demo.faults import Injection, schedule
@@ -39,7 +37,8 @@ def write_history(sensors: int, seed: int, folder: Path) -> None:
 def stream_plant(sensors: int, seed: int, kafka: KafkaSettings, readings_per_second: float) -> None:
     """Send the plant's readings from the end of its history on, at a steady pace but never ahead of the clock."""
     plant = Plant(sensors, seed)
-    producer = KafkaProducer(**connection(kafka), linger_ms=20, acks="all")
+    producer = new_producer(kafka, linger_ms=20)
+    partitions_to(producer, kafka.topics.readings)
     started = time.monotonic()
     for row, readings in enumerate(_rows(plant, seed)):
         for reading in readings:

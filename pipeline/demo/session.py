@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import TopicPartition
 from rich.console import Console
 
 from pipeline.adapters.embedded import EmbeddedBroker, Leash, free_port
 from pipeline.adapters.files import Series
-from pipeline.adapters.kafka_connection import connection
+from pipeline.adapters.kafka_connection import new_consumer, new_producer
 from pipeline.adapters.kafka_topics import ensure_topics
 from pipeline.codecs import JSON
 from pipeline.codecs.json import decode_alert
@@ -166,9 +166,9 @@ class _Stream:
         self._rows = plant.stream(HISTORY_ROWS, change)
         self._view, self._sensors = view, len(plant.sensors)
         self._sent_at: dict[int, float] = {}
-        self._producer = KafkaProducer(**connection(kafka), linger_ms=20, acks="all")
-        self._consumer = KafkaConsumer(
-            **connection(kafka), auto_offset_reset="earliest", isolation_level="read_committed", max_poll_records=5000
+        self._producer = new_producer(kafka, linger_ms=20)
+        self._consumer = new_consumer(
+            kafka, auto_offset_reset="earliest", isolation_level="read_committed", max_poll_records=5000
         )
         topics = (TOPICS.alerts, TOPICS.scores)
         self._consumer.assign([TopicPartition(topic, p) for topic in topics for p in range(PARTITIONS)])

@@ -250,6 +250,13 @@ def verdict_tables(verdict: Verdict) -> RenderableType:
         f"{verdict.service.readings:,} readings in {verdict.seconds:.0f} s through {verdict.broker}",
         f"produced to alert visible: {verdict.latency_p50_ms:.0f} ms (median), {verdict.latency_p99_ms:.0f} ms (99 %)",
         "delays are medians, in readings",
+        "",
+        "a score of 3 is one false alarm in a thousand readings, 6 one in a million;",
+        "an alert opens where that is the budget. Nothing of this demo is left behind.",
+        "next, on files of yours (a timestamp, then a column for each channel):",
+        "  foreshock train history/ --model models/    and a report.html beside each model",
+        "  foreshock replay history/ --model models/ --scores out/ --alerts alerts.jsonl",
+        "  foreshock doctor, then foreshock run    alerts: topic sensor.alerts; /metrics",
     )
     return Group(table, figures, Padding(Text("\n".join(handled), style=QUIET), (1, 1)))
 

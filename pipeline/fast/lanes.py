@@ -15,6 +15,7 @@ from pipeline.core.features import (
     CONTEXT_RATES,
     LARGEST_SCALED_ERROR,
     LASTING_RATE,
+    OFFSET_RATE,
     SCALE_SETTLED,
     SCALE_SHARE,
     SCALE_STEP,
@@ -27,6 +28,7 @@ from pipeline.fast.compile import compiled
 from pipeline.fast.network import squash
 from pipeline.fast.state import (
     BIAS,
+    CORRECTION,
     HIGH,
     LASTING,
     LOG_ERROR,
@@ -56,7 +58,9 @@ def earn(lane: Array, x: np.float32, before: np.float32) -> None:
 
 
 @compiled
-def look(table: Table, row: int, t: int, x: np.float32, then: np.float32, seen: int, scratch: Scratch) -> None:
+def look(
+    table: Table, row: int, t: int, x: np.float32, then: np.float32, seen: int, unseen: bool, scratch: Scratch
+) -> None:
     """Leave the features of target `t` in `scratch.features`, and its running state moved on in `scratch.lane`."""
     lane, out, errors, made = scratch.lane[t], scratch.features, scratch.errors, scratch.made
     shown = table.tally[row, t, SHOWN]
@@ -70,6 +74,9 @@ def look(table: Table, row: int, t: int, x: np.float32, then: np.float32, seen: 
     out[1, t] = smallest if made[0] else ZERO
     lane[BIAS] += BIAS_RATE * (one_step - lane[BIAS])
     out[2, t] = abs(lane[BIAS])
+    usual = np.exp(lane[LOG_ERROR])
+    leeway = ZERO if unseen or scratch.lane.shape[0] == 1 else usual
+    lane[CORRECTION] += OFFSET_RATE * min(max(one_step, -leeway), leeway)
     speaks = shown >= SILENT_UNTIL and seen >= MEMORY_DELAY
     fresh = memory.value_bin(np.arcsinh(then)) if scratch.came[t] else -1
     where = memory.value_bin(np.arcsinh(x))
@@ -83,8 +90,8 @@ def look(table: Table, row: int, t: int, x: np.float32, then: np.float32, seen: 
     else:
         lane[LASTING] += LASTING_RATE * (size - lane[LASTING])
         out[4, t] = lane[LASTING]
-    out[5, t] = scaled_error(lane, size, shown, made[0])
-    out[6, t] = out_of_range(lane, x)
+    out[5, t] = scaled_error(lane, size, usual, shown, made[0])
+    out[6, t] = out_of_range(lane, x, leeway)
 
 
 @compiled
@@ -99,9 +106,8 @@ def means(lane: Array, x: np.float32, then: np.float32, seen: int, came: bool) -
 
 
 @compiled
-def scaled_error(lane: Array, size: np.float32, shown: int, made: bool) -> np.float32:
+def scaled_error(lane: Array, size: np.float32, usual: np.float32, shown: int, made: bool) -> np.float32:
     """EWMA of |error| over the lane's usual error, which follows."""
-    usual = np.exp(lane[LOG_ERROR])
     ratio = min(size / usual, LARGEST_SCALED_ERROR)
     lane[SCALED] += LASTING_RATE * (ratio - lane[SCALED])
     pace = max(np.float32(20 / (shown + 20)), SCALE_STEP) if shown < SCALE_SETTLED else SCALE_STEP
@@ -111,10 +117,10 @@ def scaled_error(lane: Array, size: np.float32, shown: int, made: bool) -> np.fl
 
 
 @compiled
-def out_of_range(lane: Array, x: np.float32) -> np.float32:
-    """EWMA of how far the values lie beyond the range, which gives way slowly."""
+def out_of_range(lane: Array, x: np.float32, leeway: np.float32) -> np.float32:
+    """EWMA of how far the values lie beyond the range, by more than `leeway`; the range gives way slowly."""
     above, below = max(x - lane[HIGH], ZERO), max(lane[LOW] - x, ZERO)
-    lane[OUTSIDE] += BEYOND_RATE * (max(above, below) - lane[OUTSIDE])
+    lane[OUTSIDE] += BEYOND_RATE * (max(max(above, below) - leeway, ZERO) - lane[OUTSIDE])
     lane[HIGH] += ACCEPT_RATE * above
     lane[LOW] -= ACCEPT_RATE * below
     return np.float32(lane[OUTSIDE])

@@ -22,6 +22,7 @@ from pipeline.fast import ahead, episode, lanes, network, ordinary, tails
 from pipeline.fast.compile import compiled, kept
 from pipeline.fast.state import (
     BACK,
+    CORRECTION,
     FILLED,
     FITTED,
     LAST,
@@ -145,9 +146,10 @@ def read(table: Table, batch: Batch, net: Net, row: int, at: int, scratch: Scrat
         for h in range(len(net.horizons)):
             z = table.forecast[row, t, net.slots[h] + seen % net.horizons[h]]
             forecast = np.sinh(min(max(z, -LARGEST_FORECAST), LARGEST_FORECAST))
-            scratch.errors[h, t] = scratch.x[c] - forecast
             if h == 0:
+                forecast += scratch.lane[t, CORRECTION]
                 scratch.expected[t] = forecast
+            scratch.errors[h, t] = scratch.x[c] - forecast
 
 
 @compiled
@@ -165,7 +167,7 @@ def surprised(table: Table, net: Net, scoring: Scoring, row: int, scratch: Scrat
         x, before = scratch.x[net.targets[t]], scratch.before[net.targets[t]]
         if unseen and scratch.made[0]:
             lanes.earn(scratch.lane[t], x, before)
-        lanes.look(table, row, t, x, scratch.then[t], seen, scratch)
+        lanes.look(table, row, t, x, scratch.then[t], seen, unseen, scratch)
         voice = ZERO
         for f in range(FEATURES):
             value = scratch.features[f, t]

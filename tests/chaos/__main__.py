@@ -21,6 +21,7 @@ from tests.chaos.verdict import examples, recovery_seconds
 from tests.chaos.world import Size
 
 SAY_EVERY = 10  # kills
+CLIENTS = {name: (name,) for name in ("kafka-python", "librdkafka")} | {"mixed": ("kafka-python", "librdkafka")}
 
 
 def main() -> int:
@@ -29,6 +30,8 @@ def main() -> int:
     for name, default in Size()._asdict().items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--store", choices=("folder", "topic"), default="folder", help="where checkpoints are kept")
+    parser.add_argument("--client", choices=CLIENTS, default="kafka-python", help="of the members that are killed")
+    parser.add_argument("--kernel", choices=("numpy", "numba"), default="numpy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=14.0, help="for all of it; kills end after 70 %%")
     parser.add_argument("--without-checkpoints", action="store_true", help="to see that it can fail")
@@ -48,6 +51,8 @@ def main() -> int:
                 Size(**{name: getattr(asked, name) for name in Size._fields}),
                 Stage(stages),
                 store=asked.store,
+                clients=CLIENTS[asked.client],
+                kernel=asked.kernel,
                 seed=asked.seed,
                 minutes=asked.minutes,
                 without_checkpoints=asked.without_checkpoints,

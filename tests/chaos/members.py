@@ -23,7 +23,7 @@ AWAY_SECONDS = SESSION_SECONDS + 2.0
 CHECKPOINT_SECONDS = 3.0
 LOOK_SECONDS = 0.1  # between two looks at what is committed
 POINT_SECONDS = 20.0  # for a member to pass the point where it is to be killed
-START_SECONDS = 60.0
+START_SECONDS = 240.0  # a kernel may have to be compiled, by all of them at once
 DRAIN_SECONDS = 180.0
 AHEAD = 1.5  # kills: so far the stream goes on at its pace while one is awaited,
 TRICKLE = 0.05  # and then at this part of it: a member that has nothing to do passes no point
@@ -105,12 +105,16 @@ class Member:
 class Members:
     """One group of services. While it waits for anything, readings are sent and those that were away are started."""
 
-    def __init__(self, world: World, kills: Sequence[Kill], store: str, *, without_checkpoints: bool = False) -> None:
+    def __init__(
+        self, world: World, kills: Sequence[Kill], store: str, clients: Sequence[str] = ("kafka-python",), *,
+        without_checkpoints: bool = False,
+    ) -> None:  # fmt: skip
+        """`clients`: of the members, one after the other."""
         self.group = f"killed-{world.readings}"
         self.outputs = world.outputs()
         self.course = Course()
         self._world, self._kills, self._without_checkpoints = world, kills, without_checkpoints
-        self._members = [Member(self._service(m, store)) for m in range(world.size.members)]
+        self._members = [Member(self._service(m, store, clients[m % len(clients)])) for m in range(world.size.members)]
         self._admin = KafkaAdminClient(bootstrap_servers=world.broker.bootstrap)
         self._since, self._looked = time.monotonic(), 0.0
         self._lives = 0
@@ -223,8 +227,9 @@ class Members:
         offsets = {tp.partition: at.offset for tp, at in found.items()}
         self.course.looks.append(Look(asked, time.time(), offsets))
 
-    def _service(self, m: int, store: str) -> Service:
+    def _service(self, m: int, store: str, client: str) -> Service:
         settings = {
+            "KAFKA__CLIENT": client,
             "KAFKA__INSTANCE_ID": f"member-{m}",
             "KAFKA__SESSION_TIMEOUT_SECONDS": f"{SESSION_SECONDS}",
             "KAFKA__HEARTBEAT_SECONDS": "1",

@@ -54,18 +54,23 @@ def trial(
     report: Report,
     *,
     store: Literal["folder", "topic"] = "folder",
+    clients: Sequence[str] = ("kafka-python",),
+    kernel: str = "numpy",
     seed: int = 0,
     minutes: float = 15.0,
     without_checkpoints: bool = False,
 ) -> Trial:
-    """Run it; logs, models and checkpoints stay in `folder`. `without_checkpoints` every start finds none."""
+    """Run it; the one that nobody disturbs is of the same kernel, and by kafka-python.
+
+    Logs, models and checkpoints stay in `folder`. `without_checkpoints` every start finds none.
+    """
     began = time.monotonic()
     kills = plan(size.kills, size.members, size.pause, AWAY_SECONDS, seed)
     with fresh_topics(broker) as topics:
         report("readings", 0, 1, "")
-        world = World(broker, topics, folder, size)
+        world = World(broker, topics, folder, size, kernel)
         report("kills", 0, len(kills), "starting the members")
-        with Members(world, kills, store, without_checkpoints=without_checkpoints) as members:
+        with Members(world, kills, store, clients, without_checkpoints=without_checkpoints) as members:
             until = began + minutes * 60 * KILLING_SHARE
             course = members.suffer(lambda done, words: report("kills", done, len(kills), words), until)
         world.stream.close()

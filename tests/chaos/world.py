@@ -81,6 +81,7 @@ class World:
     topics: NewTopics
     folder: Path
     size: Size
+    kernel: str = "numpy"  # of every service
     stream: Stream = field(init=False)
     readings: str = field(init=False)  # their topic
 
@@ -100,7 +101,8 @@ class World:
         folder = self.folder / group / member
         folder.mkdir(parents=True)
         shared = {"MODEL__DIR": str(self.folder / "models"), "CHECKPOINTS__DIR": str(folder.parent / "checkpoints")}
-        return Service(self.broker.bootstrap, folder, outputs, group=group, settings={**SETTINGS, **shared, **settings})
+        settings = {**SETTINGS, **shared, "KERNEL": self.kernel, **settings}
+        return Service(self.broker.bootstrap, folder, outputs, group=group, settings=settings)
 
     def undisturbed(self, patience_seconds: float) -> dict[str, str]:
         """One service reads everything that was sent; the topics with what it says."""

@@ -15,11 +15,14 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import MemberToRemove
 from structlog.testing import capture_logs
 
-from pipeline.adapters import kafka_commits
+from pipeline.adapters import kafka_commits, kafka_connection
 from pipeline.adapters.kafka_admin import survey
+from pipeline.adapters.kafka_checkpoints import KeptInTopic
 from pipeline.adapters.kafka_clients import client
-from pipeline.adapters.kafka_commits import DELIVERIES, InDoubtError, KafkaRefusedError, Producer
+from pipeline.adapters.kafka_commits import DELIVERIES, InDoubtError, KafkaRefusedError, Producer, ticks_of
 from pipeline.adapters.kafka_connection import KafkaAwayError, KafkaSetupError
+from pipeline.adapters.kafka_events import send_event
+from pipeline.adapters.kafka_group import IdleGroup
 from pipeline.adapters.kafka_member import GroupMember
 from pipeline.adapters.kafka_producer import TopicProducer
 from pipeline.adapters.kafka_rekey import Rekey
@@ -28,6 +31,7 @@ from pipeline.adapters.kafka_span import records_since
 from pipeline.adapters.librdkafka_transactions import LibrdkafkaProducer
 from pipeline.codecs import decode
 from pipeline.core.readings import UNREADABLE_HEADERS, Reason
+from pipeline.demo.producer import stream_plant
 from pipeline.ports import Moment, Outputs, Position, Sink, Source
 from pipeline.runner import MOST_TICKS
 from pipeline.settings_schema import KafkaSettings
@@ -287,6 +291,29 @@ def test_a_commit_of_unknown_outcome_is_looked_up_and_never_repeated_in_place(
 
 
 @pytest.mark.kafka_only
+@pytest.mark.parametrize("writer", ["kafka-python", "librdkafka"])
+def test_the_ticks_beside_an_offset_are_read_as_they_were_committed_by_either_client(
+    broker: Broker, topics: NewTopics, writer: str, by: str
+) -> None:
+    """librdkafka, in C, reads on to a zero byte, which kafka-python did not write."""
+    world = KafkaWorld(broker, topics)
+    world.produce([b"a"])
+    with joined(world.settings(client=writer)) as (source, sink), joined(world.settings(client=by)) as (reader, _):
+        until(source, lambda polls: 0 in assigned(polls))
+        for ticks in (TICKS[:n] for n in (64, 40, 7, 6, 0, 5, 4, 3, 2, 1)):  # the shorter where there was a longer
+            assert sink.deliver(Outputs(), {0: Position(1, ticks)})
+            for _ in range(10):
+                found = reader.committed(0)
+                assert found is not None
+                assert ticks_of(found.metadata) == ticks
+
+
+@pytest.mark.parametrize("said", ["", "1:2 3:4", "1:2 3:45\x7f12", "by another program"])
+def test_what_does_not_end_as_ours_is_no_tick(said: str) -> None:
+    assert ticks_of(said) == ()
+
+
+@pytest.mark.kafka_only
 def test_what_the_broker_refuses_for_good_is_raised_and_nothing_is_committed(
     broker: Broker, topics: NewTopics, by: str
 ) -> None:
@@ -374,7 +401,7 @@ def test_a_configuration_that_librdkafka_does_not_take_is_a_sentence(broker: Bro
         LibrdkafkaProducer(world.settings(), DELIVERIES._replace(seconds=3e6), "name")
 
 
-def test_no_command_creates_the_topics_that_it_does_not_find() -> None:
+def test_no_command_creates_the_topics_that_it_does_not_find(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         fetch_jars()
     except KafkaNodeError as reason:
@@ -388,8 +415,21 @@ def test_no_command_creates_the_topics_that_it_does_not_find() -> None:
             for origin, target in (("there", "missing"), ("missing", "there")):
                 with pytest.raises(KafkaSetupError, match=r"topic missing: does not exist.*--create-topics"):
                     Rekey(settings, origin, target, ignore)
-        with pytest.raises(KafkaSetupError, match=r"topic missing: does not exist.*--create-topics"):
-            TopicProducer(settings, "missing")
+        monkeypatch.setattr(kafka_connection, "ANSWER_MS", 1_000)
+        absent = group_settings(node.bootstrap, "missing", "alerts", "dead")
+        kept = settings.model_copy(update={"topics": settings.topics.model_copy(update={"checkpoints": "missing"})})
+        for what in (
+            lambda: TopicProducer(settings, "missing"),
+            lambda: IdleGroup(absent),
+            lambda: KeptInTopic(kept, ignore),
+            lambda: KeptInTopic(absent, ignore),
+            lambda: next(records_since(settings, "missing", 0)),
+            lambda: stream_plant(2, 0, absent, 100.0),
+            lambda: send_event(absent, "s", b"{}", []),
+        ):
+            with pytest.raises(KafkaSetupError, match=r"topic missing: does not exist.*--create-topics"):
+                what()
+        assert survey(absent, ["missing"]).topics == {}
         assert "missing" not in admin.list_topics()
 
 

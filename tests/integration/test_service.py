@@ -173,7 +173,7 @@ def test_nonsense_in_the_stream_is_dead_lettered_and_every_good_reading_is_score
     assert found == {reason: len(values) for reason, values in nonsense.items()}
     assert {(letter["topic"], letter["partition"]) for letter in letters} == {(names["readings"], 0)}
     assert len({letter["offset"] for letter in letters}) == len(bad)
-    assert (service.get("/sensors/pump") or {})["last_time_us"] == START + 99 * INTERVAL
+    assert (service.get("/sensors/pump") or {})["last_time"] == (START + 99 * INTERVAL) / 1000
     assert service.metric("foreshock_ignored_total") == 4
     assert service.metric("foreshock_lag_records") == 0
     seen(f"{len(bad)} dead letters, {len(good)} readings scored")

@@ -40,15 +40,28 @@ ROWS, HISTORY = 460, 120  # readings; counts enter the tails 150 to 300 readings
 class Followed:
     scores: np.ndarray
     alerts: list[Alert]
+    received: list[int]  # the timestamp of the record that each alert was told at, µs
 
     def __eq__(self, other: object) -> bool:
         assert isinstance(other, Followed)
-        return np.array_equal(self.scores, other.scores) and self.alerts == other.alerts
+        ours, theirs = (self.alerts, self.received), (other.alerts, other.received)
+        return np.array_equal(self.scores, other.scores) and ours == theirs
+
+    def __add__(self, rest: Followed) -> Followed:
+        scores = np.concatenate([self.scores, rest.scores])
+        return Followed(scores, self.alerts + rest.alerts, self.received + rest.received)
 
 
 def follow(detector: Detector, batches: Iterable[ReadingBatch]) -> Followed:
-    outcomes = [detector.step(batch) for batch in batches]
-    return Followed(np.concatenate([o.scores for o in outcomes]), [a for o in outcomes for a in o.alerts])
+    followed = Followed(np.empty(0), [], [])
+    for batch in batches:
+        followed += of(batch, detector.step(batch))
+    return followed
+
+
+def of(batch: ReadingBatch, outcome: Outcome) -> Followed:
+    assert len(outcome.told_at) == len(outcome.alerts)
+    return Followed(outcome.scores, outcome.alerts, batch.received[outcome.told_at].tolist() if outcome.alerts else [])
 
 
 def cut(batch: ReadingBatch, at: Iterable[int]) -> list[ReadingBatch]:
@@ -66,7 +79,7 @@ class Case:
 
     @property
     def whole(self) -> Followed:
-        return Followed(self.outcome.scores, self.outcome.alerts)
+        return of(self.batch, self.outcome)
 
     def __repr__(self) -> str:
         return f"Case({self.model.network.cell}, {self.model.network.mode}, {len(self.model.channels)} channels)"
@@ -163,7 +176,7 @@ def test_restoring_from_a_snapshot_at_any_cut_changes_nothing(stream: Case, wher
     for partition in (0, 1):
         second.restore(partition, first.snapshot(partition))
     tail = follow(second, [after])
-    assert Followed(np.concatenate([head.scores, tail.scores]), head.alerts + tail.alerts) == whole
+    assert head + tail == whole
 
 
 @settings(max_examples=6, deadline=None)  # each follows the whole stream
@@ -175,7 +188,7 @@ def test_redelivering_any_part_raises_nothing_and_changes_nothing_after_it(strea
     follower = stream.detector()
     head, repeated, tail = follow(follower, [once]), follow(follower, [again]), follow(follower, [rest])
     assert repeated.alerts == []
-    assert Followed(np.concatenate([head.scores, tail.scores]), head.alerts + tail.alerts) == whole
+    assert head + tail == whole
 
 
 @settings(max_examples=6, deadline=None)  # each follows the whole stream

@@ -14,7 +14,7 @@ from pipeline.core import features as reading_features
 from pipeline.core.engine import FIRST_TRUST, SETTLING, TRUST_RATE, Engine, Step, window_features
 from pipeline.core.lstm import features
 from pipeline.core.model import Array, Model
-from pipeline.core.table import BLOCKS, TRAINED, UNSEEN, Columns, Count, Lane, Level, SensorTable, layout
+from pipeline.core.table import BLOCKS, TRAINED, UNSEEN, Columns, Count, Lane, Level, SensorTable, Tally, layout
 from tests import models
 
 RISES = (0.1, 0.5, -0.3)  # of asinh(x), foretold for 1, 12 and 48 readings ahead
@@ -84,6 +84,51 @@ def test_a_forecast_is_compared_with_the_value_of_the_reading_it_was_made_for(
                 assert error == pytest.approx(x[t] - np.sinh(np.arcsinh(x[t - h]) + rise), abs=1e-5)
         expected = np.sinh(np.arcsinh(x[t - 1]) + RISES[0]) if t else np.nan
         assert step.expected[0, 0] == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+
+def drifting(channels: int, fitted: int, usual: float) -> tuple[Model, Columns]:
+    """A sensor of this usual error, whose network foretells a rise of RISES of every channel."""
+    model = models.model(channels)
+    bias = np.tile(np.repeat(np.array(RISES, np.float32), channels), (1, 1)).reshape(model.network.head_bias.shape)
+    model = replace(model, network=replace(model.network, head=np.zeros_like(model.network.head), head_bias=bias))
+    arrays = sensor(model, fitted)
+    arrays.lane[..., Lane.LOG_ERROR] = np.log(usual)
+    arrays.tally[..., Tally.SEEN] = reading_features.SCALE_SETTLED
+    return model, arrays
+
+
+def stand_still(model: Model, arrays: Columns, readings: int, at: float = 2.0) -> Step:
+    """The last of these readings, all the same."""
+    engine, row, yes = Engine(model), np.zeros(1, np.intp), np.ones(1, np.bool_)
+    x = np.full((1, len(model.channels)), at, np.float32)
+    for _ in range(readings):
+        step = engine.advance(arrays, row, x, np.ones_like(x, np.bool_), yes)
+    return step
+
+
+def test_what_a_forecast_keeps_missing_by_is_made_up_for_and_shown() -> None:
+    model, arrays = drifting(2, TRAINED, usual=0.5)
+    last = stand_still(model, arrays, 2000)
+    risen = np.sinh(np.arcsinh(2.0) + RISES[0])
+    assert arrays.lane[0, :, Lane.OFFSET] == pytest.approx(2.0 - risen, abs=1e-3)
+    assert last.expected[0] == pytest.approx(2.0, abs=1e-3)
+    assert arrays.lane[0, :, Lane.BIAS] == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(("channels", "fitted"), [(1, TRAINED), (1, UNSEEN), (2, UNSEEN)])
+def test_one_channel_and_a_sensor_the_model_was_not_trained_on_are_told_the_networks_word(
+    channels: int, fitted: int
+) -> None:
+    model, arrays = drifting(channels, fitted, usual=0.5)
+    stand_still(model, arrays, 500)
+    assert not arrays.lane[..., Lane.OFFSET].any()
+
+
+def test_a_fault_of_any_size_moves_the_correction_by_no_more_than_the_usual_error_counts() -> None:
+    model, arrays = drifting(2, TRAINED, usual=0.3)
+    stand_still(model, arrays, 1, at=0.0)
+    stand_still(model, arrays, 1, at=1e6)
+    assert arrays.lane[0, :, Lane.OFFSET] == pytest.approx(reading_features.OFFSET_RATE * 0.3, rel=1e-3)
 
 
 def test_after_a_gap_no_error_reaches_across_it(errors: list[tuple[Array, Array]]) -> None:

@@ -121,6 +121,20 @@ def test_the_range_gives_way_by_a_five_hundredth_a_reading_so_that_drift_is_acce
     assert arrays.lane[0, 0, Lane.HIGH + Lane.LOW - bound] == -side * 2.0
 
 
+@pytest.mark.parametrize(
+    ("channels", "unseen", "expected"), [(2, False, 0.02 * 1.5), (2, True, 0.04), (1, False, 0.04)]
+)
+def test_among_many_channels_a_trained_sensors_range_has_room_for_its_usual_error(
+    channels: int, unseen: bool, expected: float
+) -> None:
+    arrays = blank(channels)
+    arrays.lane[0, 0, [Lane.LOG_ERROR, Lane.LOW, Lane.HIGH]] = np.log(0.5), -2.0, 3.0
+    x, made = np.full(1, 5, np.float32), np.ones((3, 1), np.bool_)
+    on = lanes([0], unseen=unseen)
+    found = features.features(arrays, on, x, zeros(1), np.zeros((3, 1), np.float32), made, channels)
+    assert found[OUT_OF_RANGE, 0] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_an_error_across_a_gap_says_nothing_and_is_not_learned(channels: int) -> None:
     arrays = blank(channels)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.codecs import JSON
+from pipeline.codecs.events import encode_maintenance
+from pipeline.core.detector import Detector
 from pipeline.core.events import Maintain
 from pipeline.core.maintenance import LOOKS, Maintenance
-from pipeline.core.readings import DAY
-from tests.models import START, stream, waves
+from pipeline.core.readings import DAY, Reading, Record
+from pipeline.groups import Groups
+from pipeline.routing import Group, Router
+from tests.models import START, model, stream, waves
 
 
 def told(*events: Maintain) -> Maintenance:
@@ -24,6 +29,21 @@ def test_a_snapshot_without_one_of_its_fields_is_refused_by_its_name(field: str)
     del arrays[field]
     with pytest.raises(ValueError, match=f"maintenance field {field}"):
         Maintenance().restore(0, arrays)
+
+
+def test_what_was_said_of_a_sensor_is_shown_with_its_state() -> None:
+    one = model()
+    groups = Groups({"g": Detector(one)}, Router({"g": Group(one.channels)}))
+    reading = JSON.encode(Reading("s", START, {"c0": 1.0}))
+    value, headers = encode_maintenance("s", START, START + DAY)
+    groups.step([Record("t", 3, 0, START, None, reading)])
+    before = groups.describe("s")
+    groups.step([Record("t", 3, 1, START, b"s", value, tuple(headers))])
+    after = groups.describe("s")
+    assert before is not None
+    assert after is not None
+    assert (before["maintenance"], before["last_time"]) == (None, START / 1000)
+    assert after["maintenance"] == {"start": START / 1000, "end": (START + DAY) / 1000}
 
 
 def names(of: Maintenance) -> list[str]:

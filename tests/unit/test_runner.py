@@ -357,6 +357,24 @@ def test_alerts_on_old_records_carry_mode_catchup(tmp_path: Path) -> None:
     assert {alert.evidence.topic for alert in broker.alerts} == {"sensor.readings"}
 
 
+def test_an_alert_carries_the_same_mode_however_many_messages_a_poll_brings(tmp_path: Path) -> None:
+    found = []
+    for batch in (1, 40, 5000):
+        broker = MemoryBroker()
+        for sensor in ("s0", "s1"):  # s1 comes to speak where s0 has ended
+            for row in range(90):
+                time = START + (row + 400 * (row > 80) + 1000 * (sensor == "s1")) * INTERVAL
+                message = JSON.encode(Reading(sensor, time, {"c0": float(row % 7)}))
+                broker.produce(message, timestamp=time)
+        pace = paced(catchup_after_seconds=86_400 - 700 * INTERVAL / SECOND)
+        drained(Service(broker, tmp_path / f"{batch}", batch=batch, pace=pace).start(), broker)
+        found.append({(a.sensor, a.kind, a.revision): a.mode for a in broker.alerts})
+    assert found[0] == found[1] == found[2]
+    assert {(sensor, mode) for (sensor, kind, _), mode in found[0].items() if kind is Kind.GAP} == {
+        ("s0", "catchup"), ("s1", "live"),
+    }  # fmt: skip
+
+
 def test_silence_is_noticed_at_the_end_of_the_partition_and_only_while_the_broker_answers(tmp_path: Path) -> None:
     broker = MemoryBroker()
     for i in range(3):
