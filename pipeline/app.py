@@ -7,8 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 import stamina
@@ -38,6 +40,7 @@ from pipeline.web import Web, application
 DRAIN_SECONDS = 10.0  # from the signal to the end, whatever the broker does
 LET_GO_SECONDS = 20.0  # for all partitions that a rebalance takes away: the other members wait
 COUNT_SECONDS = 1.0  # between two looks at every sensor, for metrics and /alerts
+BEAT_SECONDS = 1.0  # between two signs of life while the kernel compiles
 RETRY_SECONDS = 1.0  # between two attempts to reach a broker
 YOUNG_OBJECTS = 100_000  # between two collections: a poll's records come and go as one, and are no cycles
 
@@ -48,16 +51,9 @@ class App:
     """The service. `run` blocks; `stop` and `reload` may come from any thread."""
 
     def __init__(self, settings: Settings, models: Mapping[str, Model]) -> None:
-        self.settings = settings
+        self.settings, self._models = settings, models
         self.status, self.telemetry = Status(), Telemetry()
         self.web = Web(application(self.status, self.telemetry.registry), settings.http)
-        began = time.perf_counter()
-        if settings.kernel != "numpy":
-            log.info("kernel compiles", kernel=settings.kernel, takes="half a minute, or seconds where it was kept")
-        self._serving = serving(settings, models)
-        if settings.kernel != "numpy":
-            _tell_of_kernel(settings.kernel, time.perf_counter() - began)
-        self._groups = self._serving.groups()
         self._stopping = threading.Event()
         self._watchdog = threading.Timer(DRAIN_SECONDS, _cut_off)
         self._reload = threading.Event()
@@ -74,10 +70,10 @@ class App:
                 signal.signal(number, lambda *_: self.stop())
             signal.signal(signal.SIGHUP, lambda *_: self.reload())
         self.web.start()
-        log.info("service started", http=f"{self.web.host}:{self.web.port}", groups=sorted(self._groups.models))
+        log.info("service started", http=f"{self.web.host}:{self.web.port}", groups=sorted(self._models))
         try:
             with threadpool_limits(limits=1):  # the same readings give the same scores, bit by bit
-                runner = self._connect()
+                runner = self._connect() if self._compiled() else None
                 if runner is not None:
                     self._serve(runner)
         finally:
@@ -97,9 +93,34 @@ class App:
         """Ask for the serving version of each model to be taken up."""
         self._reload.set()
 
+    def _compiled(self) -> bool:
+        """Have the kernel ready, which may take a minute of being alive; False where the service was stopped meanwhile.
+
+        Nothing is compiled later: no reading waits for it.
+        """
+        kernel = self.settings.kernel
+        if kernel == "numpy":
+            return True
+        began = time.perf_counter()
+        log.info("kernel compiles", kernel=kernel, takes="half a minute, or a moment where it was kept")
+        ready: Future[object] = Future()
+        threading.Thread(
+            target=_settle, args=(ready, partial(fast.walkers, kernel)), name="kernel", daemon=True
+        ).start()
+        while not ready.done():
+            if self._stopping.is_set():
+                return False
+            self.status.wait("the kernel compiles")
+            wait([ready], BEAT_SECONDS)
+        ready.result()
+        _tell_of_kernel(kernel, time.perf_counter() - began)
+        return True
+
     def _connect(self) -> Runner | None:
         """A runner on the cluster, however long that takes; None where the service was stopped meanwhile."""
         settings = self.settings
+        rules = serving(settings, self._models)
+        self._groups = rules.groups()
         if settings.kafka.instance_id is None:
             effect = "after a crash the group waits for the session timeout, and for what was left open"
             log.info("member without a name", effect=effect, remedy="set kafka.instance_id")
@@ -112,7 +133,7 @@ class App:
                 self.status.wait(f"no broker at {settings.kafka.bootstrap_servers} answers")
                 source, sink, store = self._connected()
         pace = pace_of(settings)
-        recovery = Recovery(self._groups, store, pace.topic, self._serving.fingerprint, kernel(settings))
+        recovery = Recovery(self._groups, store, pace.topic, rules.fingerprint, kernel(settings))
         return Runner(self._groups, source, sink, recovery, pace, lambda: bundle.load_all(settings.model.dir))
 
     def _connected(self) -> tuple[GroupMember, KafkaSink, CheckpointStore]:
@@ -200,6 +221,13 @@ def kernel(settings: Settings) -> str:
     blas = [found for found in threadpool_info() if found["user_api"] == "blas"]
     names = sorted({f"{b['internal_api']} {b['version']} {b.get('architecture', '')}".strip() for b in blas})
     return ", ".join(filter(None, [f"numpy {np.__version__}", *names, fast.recorded(settings.kernel)]))
+
+
+def _settle(future: Future[object], work: Callable[[], object]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def _tell_of_kernel(kernel: fast.Kernel, seconds: float) -> None:
