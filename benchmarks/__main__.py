@@ -23,14 +23,16 @@ def main(words: list[str] | None = None) -> None:
     """Measure, print, write."""
     told = parse(tuple(PARTS), __doc__, words)
     console, found = Console(width=None if os.isatty(1) else 200), []
-    for part in told.only:
-        began = time.monotonic()
-        found += apart(measured, part, told.asked)
-        console.print(f"[dim]{part}: {time.monotonic() - began:.0f} s[/]", highlight=False)
-    console.print(table(found))
-    console.print(machine(), highlight=False)
-    if told.json is not None:
-        write(found, told.json)
+    try:
+        for part in told.only:
+            began = time.monotonic()
+            found += apart(measured, part, told.asked)
+            console.print(f"[dim]{part}: {time.monotonic() - began:.0f} s[/]", highlight=False)
+    finally:  # a part that fails takes none of the others with it
+        console.print(table(found))
+        console.print(machine(), highlight=False)
+        if told.json is not None:
+            write(found, told.json)
 
 
 def machine() -> str:

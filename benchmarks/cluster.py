@@ -164,6 +164,9 @@ def batches(names: list[str], values: np.ndarray, clock: int, size: int) -> Iter
         yield None, MSGPACK_BATCHES.encode(own, times, {"c0": of_own}), headers
 
 
+COMPILED_SECONDS = 300.0  # at most, until a service is ready that has to compile its kernel, on a busy machine
+
+
 @contextmanager
 def cluster(asked: Asked) -> Iterator[Cluster]:
     """RungMissingError where no Apache Kafka is to be had."""

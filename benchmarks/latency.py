@@ -19,7 +19,7 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.asked import Asked
-from benchmarks.cluster import KERNEL, Cluster, Progress, RungMissingError, cluster, one_core, singles
+from benchmarks.cluster import COMPILED_SECONDS, KERNEL, Cluster, Progress, RungMissingError, cluster, one_core, singles
 from benchmarks.figures import Figure, Goal
 from benchmarks.fleets import SETTLED_SENSORS, Fleet
 from pipeline.codecs.json import decode_alert
@@ -86,7 +86,7 @@ def _measured(world: Cluster, name: str) -> Iterator[Figure]:
     with one_core():
         service.start()
     try:
-        service.wait_until_ready()
+        service.wait_until_ready(COMPILED_SECONDS)
         seen, load, steps = _under_load(world, service, rate)
         assert service.stop() == 0, service.log.read_text()[-3000:]
     finally:

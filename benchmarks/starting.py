@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.asked import Asked
-from benchmarks.cluster import Cluster, RungMissingError, cluster, processor_seconds
+from benchmarks.cluster import COMPILED_SECONDS, Cluster, RungMissingError, cluster, processor_seconds
 from benchmarks.figures import Figure, Goal, Measured
 
 READY = Goal(2)
@@ -32,7 +32,7 @@ def _started(world: Cluster, client: str, name: str) -> tuple[float, float]:
     began = time.monotonic()
     service.start()
     try:
-        service.wait_until_ready()
+        service.wait_until_ready(COMPILED_SECONDS)
         clock = time.monotonic() - began
         assert service.process is not None
         taken = processor_seconds(service.process.pid)

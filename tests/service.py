@@ -106,13 +106,13 @@ class Service:
         lines = [line for line in (self.get("/metrics") or "").splitlines() if line.split("{")[0].split(" ")[0] == name]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
-    def wait_until_ready(self) -> float:
+    def wait_until_ready(self, patience: float = PATIENCE_SECONDS) -> float:
         """Seconds until it was."""
         began = time.monotonic()
         while self.get("/readyz") is None:
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()[-3000:]
-            assert time.monotonic() - began < PATIENCE_SECONDS, self.log.read_text()[-3000:]
+            assert time.monotonic() - began < patience, self.log.read_text()[-3000:]
             time.sleep(0.05)
         return time.monotonic() - began
 
