@@ -118,6 +118,7 @@ class Service:
 
     def wait_until_committed(self, ends: Mapping[int, int], seconds: float = 2 * PATIENCE_SECONDS) -> None:
         """Until the group has committed everything."""
+        assert ends, "nothing to wait for: are the ends known yet?"
         tps = {partition: TopicPartition(self.topics["readings"], partition) for partition in ends}
         deadline = time.monotonic() + seconds
         with KafkaConsumer(bootstrap_servers=self.bootstrap, group_id=self.group) as consumer:

@@ -72,7 +72,7 @@ def test_members_that_join_leave_and_are_killed_while_others_restore_change_no_a
         members[3].start("mid-restore:1:1")
         time.sleep(3)
         members[1].kill()
-        members[3].wait_until_committed(ends)
+    members[3].wait_until_committed(ends)
     same = assert_undisturbed(members[3], batch)
     moves = [event for event in members[0].events() if event["event"] == "partition assigned"]
     replayed = sum(event["replay"] for event in moves)
