@@ -23,6 +23,7 @@ class Delivery:
         self._waiting = Outputs()
         self._oldest = math.inf  # µs, timestamp of the oldest record since the last commit
         self._tried = -math.inf  # monotonic s, when a commit was last tried
+        self.failures = 0  # in a row
 
     def add(self, outputs: Outputs, oldest: float = math.inf) -> None:
         """Take in what a turn has to say, and the timestamp (µs) of its oldest record."""
@@ -43,7 +44,9 @@ class Delivery:
         """Hand everything over; what it was and its oldest timestamp (µs), or None where nothing of it is committed."""
         self._tried = now
         if not self._sink.deliver(self._waiting, done):
+            self.failures += 1
             return None
+        self.failures = 0
         delivered, oldest = self._waiting, self._oldest
         self._waiting, self._oldest = Outputs(), math.inf
         return delivered, oldest

@@ -68,5 +68,6 @@ class Turn:
     replayed: int = 0  # records stepped again after a restart, with their outputs suppressed
     latency_seconds: float | None = None  # from the oldest record since the last commit to this one
     committed: bool = False
+    futile_commits: int = 0  # that came to nothing, and are due again
     checkpoint_seconds: list[float] = field(default_factory=list)
     waiting_for: str = ""  # why the service is not ready; "" where it is

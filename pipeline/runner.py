@@ -255,6 +255,7 @@ class Runner:
         if not moved or (not now and self._delivery.due_in(at) > 0):
             return
         if (committed := self._delivery.commit(moved, at)) is None:
+            turn.futile_commits += 1
             return
         for partition, position in moved.items():
             self.partitions[partition].committed = position
@@ -344,6 +345,8 @@ class Runner:
             return "the broker does not answer"
         if not polled.joined:
             return "the group has not admitted this member yet"
+        if self._delivery.failures and self._uncommitted():
+            return f"{self._delivery.failures} commits in a row came to nothing; the log says why"
         restoring = sorted(p for p, progress in self.partitions.items() if progress.restoring)
         return f"partitions {restoring} are being restored" if restoring else ""
 

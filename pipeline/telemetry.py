@@ -41,6 +41,7 @@ METRIC_NAMES = (
     "foreshock_checkpoint_timestamp_seconds",
     "foreshock_checkpoint_seconds",
     "foreshock_commits_total",
+    "foreshock_futile_commits_total",
     "foreshock_heartbeat_timestamp_seconds",
 )
 
@@ -123,6 +124,9 @@ class Telemetry:
             "foreshock_checkpoint_seconds", "Writing the checkpoint of one partition.", LATENCY_BUCKETS
         )
         self._commits = Counter("foreshock_commits", "Commits of positions.", registry=registry)
+        self._futile = Counter(
+            "foreshock_futile_commits", "Commits that came to nothing and were due again.", registry=registry
+        )
         self._heartbeat = Gauge(
             "foreshock_heartbeat_timestamp_seconds", "The last turn of the loop.", registry=registry
         )
@@ -158,6 +162,7 @@ class Telemetry:
             self._latency.observe(turn.latency_seconds)
         if turn.committed:
             self._commits.inc()
+        self._futile.inc(turn.futile_commits)
         self._stand(partitions)
 
     def serves(self, models: Iterable[ModelRef], budgets: Mapping[str, float]) -> None:

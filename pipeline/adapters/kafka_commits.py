@@ -26,7 +26,9 @@ AWAY_SECONDS = 2.0  # no address takes a connection: the client would not find b
 LINGER_MS = 5
 FLUSH_BYTES = 16 * 2**20  # of messages that wait in memory for the broker
 BACKOFF_MS = 20  # the next transaction has to wait until the markers of the last are written; by default 100
-MOST_FAILURES = 10  # in a row, though a broker answers
+REST_SECONDS = 0.25  # before the third attempt in a row; twice as long before each further one,
+LONGEST_REST_SECONDS = 5.0  # up to this
+FUTILE_SECONDS = 300.0  # that attempts in a row may take, though a broker answers: then a person has to look
 END = ";"  # of the ticks
 TICKS = re.compile(r"(\d{1,19}):(-?\d{1,19})")
 
@@ -138,14 +140,18 @@ class Transactions:
         self._settings, self._member, self._waiting = settings, member, waiting
         self._connected, self._seconds = connected, purpose.seconds
         self._name = transactional_id(settings) + purpose.suffix
-        self._failures = 0
+        self._failures, self._failed_at = 0, 0.0  # in a row; monotonic s
+        self._futile = 0.0  # s spent on them, without those of a broker that was away
         self.producer = self._opened()
 
     def run(self, messages: Iterable[Message], done: Mapping[int, Position]) -> bool:
         """One transaction; False where nothing of it came about. Waits for an absent broker as long as it takes.
 
-        Raises what the broker refuses for good; KafkaSetupError where another process has taken this one's name.
+        Where several in a row came to nothing, the next is put off. Raises what the broker refuses for good, or has not
+        taken for FUTILE_SECONDS; KafkaSetupError where another process has taken this one's name.
         """
+        began = time.monotonic()
+        self._rest()
         member = self._member.generation()
         if member is None:  # the broker would accept it as that of an outsider
             log.warning("not committed", why="this member is not in the group", effect="it is due again")
@@ -154,8 +160,8 @@ class Transactions:
         try:
             self._wait_for(partial(_attempt, self.producer, messages, offsets, member), "the broker does not commit")
         except InDoubtError as why:
-            return self._resolved(offsets, why)
-        self._failures = 0
+            return self._resolved(offsets, why, time.monotonic() - began)
+        self._failures, self._futile = 0, 0.0
         return True
 
     def close(self) -> None:
@@ -164,7 +170,13 @@ class Transactions:
 
     # -- where it did not go well
 
-    def _resolved(self, offsets: Mapping[int, Committed], why: InDoubtError) -> bool:
+    def _rest(self) -> None:
+        pause = min(REST_SECONDS * 2.0 ** (self._failures - 2), LONGEST_REST_SECONDS) if self._failures > 1 else 0.0
+        while (left := self._failed_at + pause - time.monotonic()) > 0:
+            self._waiting(f"{self._failures} commits in a row came to nothing")
+            time.sleep(min(left, BEAT_SECONDS))
+
+    def _resolved(self, offsets: Mapping[int, Committed], why: InDoubtError, took: float) -> bool:
         """Whether it was committed after all, once a new producer has put an end to it."""
         self.producer.close()
         self.producer = self._reopened()
@@ -173,9 +185,14 @@ class Transactions:
             "transaction in doubt", why=str(why), found="committed" if committed else "aborted",
             effect="the service goes on" if committed else "it is due again",
         )  # fmt: skip
-        self._failures = 0 if committed else self._failures + 1
-        if self._failures > MOST_FAILURES:
-            raise KafkaRefusedError(f"{MOST_FAILURES} transactions in a row came to nothing; the last: {why}") from why
+        self._failures, self._futile = (0, 0.0) if committed else (self._failures + 1, self._futile + took)
+        self._failed_at = time.monotonic()
+        if self._futile > FUTILE_SECONDS:
+            raise KafkaRefusedError(
+                f"{self._failures} transactions in a row came to nothing, in {self._futile:.0f} s; the last: {why}. "
+                "`foreshock doctor` looks for missing topics and rights, the brokers' logs say what else it may be "
+                "(min.insync.replicas, disks); a restart goes on from the last commit"
+            ) from why
         return committed
 
     def _reopened(self) -> Producer:

@@ -242,11 +242,13 @@ def test_positions_that_could_not_be_committed_are_due_again(tmp_path: Path) -> 
     service = Service(broker, tmp_path)
     runner = service.start()
     service.sink.commits = False
-    runner.turn()
-    runner.turn()
+    turns = [runner.turn() for _ in range(3)]
     assert broker.committed == {}
+    assert [turn.futile_commits for turn in turns] == [1, 1, 1]
+    assert turns[-1].waiting_for == "3 commits in a row came to nothing; the log says why"
     service.sink.commits = True
-    runner.turn()
+    turn = runner.turn()
+    assert (turn.waiting_for, turn.futile_commits) == ("", 0)
     assert broker.committed[0].offset == broker.end(0)
 
 

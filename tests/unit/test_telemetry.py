@@ -42,7 +42,9 @@ def turn() -> Turn:
         mended={"imputed": 3},
     )
     refused = [Rejected(Reason.UNREADABLE, "not JSON")]
-    return Turn(stepped, [ALERT], refused, latency_seconds=0.2, committed=True, checkpoint_seconds=[0.04])
+    return Turn(
+        stepped, [ALERT], refused, latency_seconds=0.2, committed=True, futile_commits=2, checkpoint_seconds=[0.04]
+    )
 
 
 def test_a_turn_is_counted(telemetry: Telemetry) -> None:
@@ -64,6 +66,7 @@ def test_a_turn_is_counted(telemetry: Telemetry) -> None:
         "foreshock_checkpoint_timestamp_seconds": 5,
         "foreshock_checkpoint_seconds_sum": 0.04,
         "foreshock_commits_total": 1,
+        "foreshock_futile_commits_total": 2,
         "foreshock_heartbeat_timestamp_seconds": 1_795_347_600,
     }
     assert {name: found[name] for name in expected} == expected
