@@ -15,7 +15,7 @@ from kafka.structs import MemberState
 from pipeline.adapters.kafka_commits import ANSWER_SECONDS, Committed, named_twice
 from pipeline.adapters.kafka_connection import KafkaAwayError, new_consumer
 from pipeline.adapters.kafka_member import CLIENT_ID, FETCH_BYTES, METADATA_SECONDS, MILLISECOND, GroupMember
-from pipeline.adapters.kafka_rebalances import Assignor, GivenUpError, Rebalances
+from pipeline.adapters.kafka_rebalances import Assignor, GivenUpError, Rebalances, lose_all_when_put_out
 from pipeline.core.readings import Record
 from pipeline.settings_schema import KafkaSettings
 
@@ -49,6 +49,7 @@ class KafkaSource(GroupMember):
         except RetriableError as error:
             raise KafkaAwayError(f"no broker at {settings.bootstrap_servers} answers") from error
         self._rebalances.consumer = self.consumer
+        lose_all_when_put_out(self.consumer)
         self.consumer.subscribe([self._topic], listener=self._rebalances)
 
     def close(self) -> None:

@@ -60,6 +60,22 @@ class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
         self.noted.append(("lost", sorted(tp.partition for tp in lost)))
 
 
+def lose_all_when_put_out(consumer: KafkaConsumer) -> None:
+    """Have a member that only its attempt to join tells that the group has put it out lose its partitions.
+
+    kafka-python asks whether they are lost once, before the first attempt. A member that learns it by the answer would
+    keep those that it is given back, as if nobody had gone on with them meanwhile, and say again what others have said.
+    """
+    coordinator = consumer._coordinator
+    forget = coordinator.reset_generation
+
+    def forget_and_prepare_again(*member_id: str) -> None:
+        forget(*member_id)
+        coordinator.rejoining = False
+
+    coordinator.reset_generation = forget_and_prepare_again
+
+
 def _is_news(record: logging.LogRecord) -> bool:
     return not (record.exc_info and record.exc_info[0] is GivenUpError)
 

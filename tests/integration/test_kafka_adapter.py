@@ -341,6 +341,22 @@ def test_a_member_that_the_group_has_put_out_commits_nothing(broker: Broker, top
 
 
 @pytest.mark.kafka_only
+def test_a_member_that_joins_again_and_learns_that_it_was_put_out_takes_its_partitions_anew(
+    broker: Broker, topics: NewTopics, by: str
+) -> None:
+    """Others may have gone on with them; a heartbeat would have told it, but comes too late."""
+    world = KafkaWorld(broker, topics, client=by, session_timeout_seconds=30.0, heartbeat_seconds=10.0)
+    with joined(world.settings()) as (source, _):
+        until(source, lambda polls: len(assigned(polls)) == 2)
+        with KafkaAdminClient(bootstrap_servers=broker.bootstrap) as admin:
+            put_out(admin, world.readings)
+        source._join_again()
+        polls = until(source, lambda polls: len(assigned(polls)) == 2)
+    gone = set().union(*(polled.lost | polled.given_up for polled in polls))
+    assert gone == {0, 1}
+
+
+@pytest.mark.kafka_only
 def test_a_named_member_comes_back_to_its_partitions_and_ends_what_it_had_left_open(
     broker: Broker, topics: NewTopics, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
