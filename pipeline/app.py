@@ -51,7 +51,7 @@ class App:
     """The service. `run` blocks; `stop` and `reload` may come from any thread."""
 
     def __init__(self, settings: Settings, models: Mapping[str, Model]) -> None:
-        self.settings, self._models = settings, models
+        self.settings, self._serving = settings, serving(settings, models)
         self.status, self.telemetry = Status(), Telemetry()
         self.web = Web(application(self.status, self.telemetry.registry), settings.http)
         self._stopping = threading.Event()
@@ -70,7 +70,7 @@ class App:
                 signal.signal(number, lambda *_: self.stop())
             signal.signal(signal.SIGHUP, lambda *_: self.reload())
         self.web.start()
-        log.info("service started", http=f"{self.web.host}:{self.web.port}", groups=sorted(self._models))
+        log.info("service started", http=f"{self.web.host}:{self.web.port}", groups=sorted(self._serving.models))
         try:
             with threadpool_limits(limits=1):  # the same readings give the same scores, bit by bit
                 runner = self._connect() if self._compiled() else None
@@ -119,8 +119,7 @@ class App:
     def _connect(self) -> Runner | None:
         """A runner on the cluster, however long that takes; None where the service was stopped meanwhile."""
         settings = self.settings
-        rules = serving(settings, self._models)
-        self._groups = rules.groups()
+        self._groups = self._serving.groups()
         if settings.kafka.instance_id is None:
             effect = "after a crash the group waits for the session timeout, and for what was left open"
             log.info("member without a name", effect=effect, remedy="set kafka.instance_id")
@@ -133,7 +132,7 @@ class App:
                 self.status.wait(f"no broker at {settings.kafka.bootstrap_servers} answers")
                 source, sink, store = self._connected()
         pace = pace_of(settings)
-        recovery = Recovery(self._groups, store, pace.topic, rules.fingerprint, kernel(settings))
+        recovery = Recovery(self._groups, store, pace.topic, self._serving.fingerprint, kernel(settings))
         return Runner(self._groups, source, sink, recovery, pace, lambda: bundle.load_all(settings.model.dir))
 
     def _connected(self) -> tuple[GroupMember, KafkaSink, CheckpointStore]:

@@ -17,8 +17,7 @@ from pipeline.core.readings import SECOND
 from pipeline.core.silence import InputWatch
 from pipeline.core.tags import Tags
 from pipeline.core.thresholds import Budget
-from pipeline.core.walking import Walkers
-from pipeline.fast import walkers
+from pipeline.fast import Kernel, walkers
 from pipeline.groups import Groups
 from pipeline.routing import Router, groups_of
 from pipeline.settings_schema import Settings
@@ -36,13 +35,12 @@ class Serving:
     fingerprint: str  # SHA-256 of the settings and of sensors.csv, as far as they can change an alert
     join: bool = False  # readings that name a part of their channels wait for the others
     tag: str | None = None  # pattern of sensors that are one channel of another
-    walkers: Walkers | None = None  # a compiled form for ordinary readings, where the settings want it
+    kernel: Kernel = "numpy"
 
     def groups(self) -> Groups:
-        """A new detector for each group, behind their router."""
-        detectors = {
-            name: Detector(model, self.rules[name], walkers=self.walkers) for name, model in self.models.items()
-        }
+        """A new detector for each group, behind their router; KernelError."""
+        compiled = walkers(self.kernel)
+        detectors = {name: Detector(model, self.rules[name], walkers=compiled) for name, model in self.models.items()}
         watch = InputWatch(self.input_silent_share)
         router, tags = Router(groups_of(self.models, self.patterns)), Tags(self.tag) if self.tag else None
         return Groups(detectors, router, self.muted, watch, self._joiners(), tags)
@@ -59,7 +57,7 @@ class Serving:
 
 
 def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
-    """What these settings make of these models; DataError where sensors.csv cannot be read, KernelError."""
+    """What these settings make of these models; DataError where sensors.csv cannot be read."""
     patterns, detection = settings.model.groups, settings.detection
     if strangers := sorted(patterns.keys() - models.keys()):
         raise BundleError(
@@ -89,4 +87,4 @@ def serving(settings: Settings, models: Mapping[str, Model]) -> Serving:
     muted = frozenset(kind for kind, wanted in on.items() if not wanted)
     fingerprint = hashlib.sha256(f"{settings.fingerprint()} {sensors}".encode()).hexdigest()
     share, join, tag = detection.input_silent_share, settings.model.join, settings.model.tag
-    return Serving(models, rules, muted, share, patterns, fingerprint, join, tag, walkers(settings.kernel))
+    return Serving(models, rules, muted, share, patterns, fingerprint, join, tag, settings.kernel)

@@ -25,10 +25,7 @@ def walkers(kernel: Kernel) -> Walkers | None:
     if importlib.util.find_spec("numba") is None:
         raise KernelError('kernel: numba is not installed; install the extra `fast`, or set kernel to "numpy"')
     try:
-        from pipeline.fast.machine import loaded
         from pipeline.fast.walker import walker
-
-        loaded()
     except Exception as why:  # whatever a compiler raises: there is no kernel
         raise KernelError(
             f"kernel: numba is installed but does not load here ({type(why).__name__}: {why}); "
@@ -42,7 +39,7 @@ def recorded(kernel: Kernel) -> str:
     """The compiled form and what compiled it, for the record; "" for numpy alone."""
     if kernel == "numpy":
         return ""
-    from pipeline.fast.machine import described
+    from pipeline.fast.compile import described
 
     return described()
 
@@ -51,6 +48,6 @@ def kept_in(kernel: Kernel) -> str:
     """Where machine code is kept from one start to the next; "" where it is not, or there is none."""
     if kernel == "numpy":
         return ""
-    from pipeline.fast.machine import folder
+    from pipeline.fast.compile import folder
 
     return str(folder() or "")

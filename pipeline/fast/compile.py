@@ -1,26 +1,22 @@
-"""How the functions of this package are compiled: by numba, which nothing else here loads."""
+"""How the functions of this package are compiled, and where their machine code is kept."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import TypeVar, cast
 
-import llvmlite.binding as llvm
-
-os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")  # before numba: its functions would be in need of their library
+import llvmlite
 import numba
 
-from pipeline.fast.machine import ENTRY, target
+import pipeline.core
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
 # A product and a sum may become one instruction; nothing else is relaxed, so that every row is computed in one order.
 FASTMATH = {"contract"}
-# numba counts the references to an array; those that are made of places own nothing that could be freed.
-NOTHING_TO_FREE = "define void @NRT_MemInfo_call_dtor(ptr %0) { ret void }"
-
-NOT_OF_C = ("numba", "NRT", "Py", "__svml")  # how functions begin that only it knows
 
 
 def compiled(function: Function) -> Function:
@@ -33,24 +29,46 @@ def entered(function: Function) -> Function:
     return cast("Function", numba.njit(error_model="numpy")(function))
 
 
-def emitted(function: Callable[..., None], signature: Any) -> bytes:
-    """The object code of a function and of all that it calls, entered at `ENTRY` and in need of the C library alone.
+def kept(*signature: object) -> Callable[[Function], Function]:
+    """As `entered`, for arguments of these types, and now: no reading ever waits for it.
 
-    numba wraps what is called from C into what reports its exceptions to Python, and that needs numba: it is left out.
-    `function` must raise none.
+    Its machine code with all that it calls is kept in `folder()`, where there is one. The library would only notice a
+    change of this function's own file, so what is kept is named by all of ours.
     """
-    made = numba.cfunc(signature, error_model="numpy")(function)
-    module, machine = llvm.parse_assembly(made.inspect_llvm()), target()
-    entry = made.native_name.removeprefix("cfunc.")
-    for part in module.functions:
-        if not part.is_declaration:
-            part.linkage = "external" if part.name == entry else "internal"
-    module.get_function(entry).name = ENTRY
-    module.link_in(llvm.parse_assembly(NOTHING_TO_FREE))
-    passes = llvm.create_new_module_pass_manager()
-    passes.add_global_dead_code_eliminate_pass()
-    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=0)))
-    if strangers := {f.name for f in module.functions if f.is_declaration and f.name.startswith(NOT_OF_C)}:
-        raise RuntimeError(f"{function.__name__} cannot be run without numba: {', '.join(sorted(strangers))}")
-    code: bytes = machine.emit_object(module)
-    return code
+
+    def compile_now(function: Function) -> Function:
+        before, place = numba.config.CACHE_DIR, folder()
+        numba.config.CACHE_DIR = "" if place is None else str(place / _digest())
+        try:
+            return cast("Function", numba.njit(signature, error_model="numpy", cache=place is not None)(function))
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return compile_now
+
+
+def folder() -> Path | None:
+    """NUMBA_CACHE_DIR, or else the user's cache; None where this user may not write to it.
+
+    What lies there is run: a folder in it is ours, and nobody else may write to that, whoever may to the first.
+    """
+    user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        place = Path(numba.config.CACHE_DIR or Path(user, "foreshock")).expanduser()
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (place / _digest()).mkdir(mode=0o700, exist_ok=True)
+        ours = (place / _digest()).stat()
+    except (OSError, RuntimeError):  # a file system that is read-only, a user without a home
+        return None
+    return place if ours.st_uid == os.geteuid() and not ours.st_mode & 0o022 else None
+
+
+def described() -> str:
+    """What compiles here, and for which processor."""
+    cpu = numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
+    return f"numba {numba.__version__} {cpu}"
+
+
+def _digest() -> str:
+    sources = [*Path(__file__).parent.glob("*.py"), *Path(pipeline.core.__path__[0]).glob("*.py")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()[:16]

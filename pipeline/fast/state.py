@@ -10,6 +10,8 @@ import numpy.typing as npt
 from pipeline.core.model import Array, Model
 from pipeline.core.readings import BoolArray, FloatArray, IntArray
 from pipeline.core.table import BLOCKS, FEATURES, Clock, Count, Lane, Level, Tally, layout
+from pipeline.fast.addresses import block, cube, matrix, stack, vector
+from pipeline.fast.compile import entered
 
 LEARN_FROM, GAP_LIMIT, LAST, OFFSET = Clock.LEARN_FROM, Clock.GAP_LIMIT, Clock.LAST, Clock.OFFSET
 UPDATED, GAP_FROM, SET_BACK = Clock.UPDATED, Clock.GAP_FROM, Clock.SET_BACK
@@ -139,4 +141,81 @@ def scratch(model: Model) -> Scratch:
         gates=np.empty(4 * hidden, np.float32),
         steps=np.empty(horizons * targets, np.float32),
         blocks=np.empty(BLOCKS, np.float64),
+    )
+
+
+@entered
+def table_at(at: IntArray) -> Table:
+    """The table behind `addresses(*Table)`."""
+    return Table(
+        matrix(at[0], np.int64),
+        matrix(at[1], np.int32),
+        matrix(at[2], np.float32),
+        matrix(at[3], np.float32),
+        cube(at[4], np.float64),
+        cube(at[5], np.float32),
+        cube(at[6], np.int32),
+        cube(at[7], np.uint32),
+        block(at[8], np.uint8),
+        cube(at[9], np.uint16),
+        block(at[10], np.uint16),
+        stack(at[11], np.uint8),
+        cube(at[12], np.float64),
+        cube(at[13], np.int64),
+        matrix(at[14], np.float64),
+        matrix(at[15], np.float32),
+        cube(at[16], np.float32),
+        cube(at[17], np.uint32),
+        cube(at[18], np.float32),
+    )
+
+
+@entered
+def net_at(at: IntArray) -> Net:
+    """The network behind `addresses(*Net)`."""
+    return Net(
+        cube(at[0], np.float32),
+        matrix(at[1], np.float32),
+        cube(at[2], np.float32),
+        matrix(at[3], np.float32),
+        vector(at[4], np.int64),
+        vector(at[5], np.int64),
+        vector(at[6], np.int64),
+    )
+
+
+@entered
+def scoring_at(at: IntArray) -> Scoring:
+    """The scoring behind `addresses(*Scoring)`."""
+    return Scoring(
+        vector(at[0], np.float32),
+        vector(at[1], np.float32),
+        vector(at[2], np.float32),
+        vector(at[3], np.float32),
+        vector(at[4], np.float32),
+        vector(at[5], np.float32),
+    )
+
+
+@entered
+def scratch_at(at: IntArray) -> Scratch:
+    """The scratch behind `addresses(*Scratch)`."""
+    return Scratch(
+        vector(at[0], np.float32),
+        vector(at[1], np.float32),
+        vector(at[2], np.float32),
+        vector(at[3], np.bool_),
+        matrix(at[4], np.float32),
+        vector(at[5], np.bool_),
+        vector(at[6], np.float32),
+        matrix(at[7], np.float32),
+        matrix(at[8], np.float32),
+        matrix(at[9], np.int64),
+        vector(at[10], np.int64),
+        vector(at[11], np.uint8),
+        vector(at[12], np.uint8),
+        vector(at[13], np.float32),
+        vector(at[14], np.float32),
+        vector(at[15], np.float32),
+        vector(at[16], np.float64),
     )

@@ -7,32 +7,19 @@ take, and so are those of its sensor that follow it.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core import types
 
 from pipeline.core.alerting import OPEN
 from pipeline.core.engine import LARGEST_FORECAST, SETTLING, SETTLING_SCORE
 from pipeline.core.novelty import MEMORY_DELAY
-from pipeline.core.readings import NO_SEQ, BoolArray
+from pipeline.core.readings import NO_SEQ, BoolArray, FloatArray, IntArray
 from pipeline.core.scaling import LARGEST_RAW, LARGEST_SCALED
 from pipeline.core.table import FEATURES, MARK_BITS, UNSEEN
 from pipeline.core.tails import BLOCK_ROWS
 from pipeline.fast import ahead, episode, lanes, network, ordinary, tails
-from pipeline.fast.arrays import (
-    Places,
-    batch_at,
-    matrix,
-    net_at,
-    number_at,
-    places_at,
-    said_at,
-    scoring_at,
-    scratch_at,
-    table_at,
-    vector,
-)  # fmt: skip
-from pipeline.fast.compile import compiled, emitted
+from pipeline.fast.compile import compiled, kept
 from pipeline.fast.state import (
     BACK,
     CORRECTION,
@@ -60,6 +47,10 @@ from pipeline.fast.state import (
     Scoring,
     Scratch,
     Table,
+    net_at,
+    scoring_at,
+    scratch_at,
+    table_at,
 )  # fmt: skip
 
 AHEAD = 4  # readings: how long memory is given
@@ -262,29 +253,27 @@ def measure(table: Table, batch: Batch, net: Net, row: int, at: int) -> None:
         tally[BACK] = 0 if raw > bounds[1] or raw < bounds[0] else tally[BACK] + 1
 
 
-PLACES = numba.types.CPointer(numba.types.int64)
-SIGNATURE = numba.types.void(PLACES, PLACES)
+INTEGER, NUMBER = types.int64, types.float64
+ADDRESSES, TIMES, NUMBERS, FLAGS = INTEGER[:, ::1], INTEGER[::1], NUMBER[:, ::1], types.boolean[::1]
 
 
-def walk(lasting: Places, handed: Places) -> None:
-    """Take in the readings at positions `todo`.
+@kept(
+    ADDRESSES, ADDRESSES, ADDRESSES, ADDRESSES, NUMBER, INTEGER, TIMES, TIMES, NUMBERS, FLAGS, TIMES, TIMES, TIMES,
+    NUMBER[::1], FLAGS, NUMBERS, NUMBERS, TIMES, TIMES, FLAGS, INTEGER[:, ::1],
+)  # fmt: skip
+def walk(
+    table: IntArray, net: IntArray, scoring: IntArray, scratch: IntArray, threshold: float, max_future: int,
+    rows: npt.NDArray[np.intp], times: IntArray, values: FloatArray, usable: BoolArray, offsets: IntArray,
+    received: IntArray, seqs: IntArray, scores: FloatArray, alerting: BoolArray, expected: FloatArray,
+    band: FloatArray, imputed: IntArray, todo: npt.NDArray[np.intp], waiting: BoolArray, left: npt.NDArray[np.intp],
+) -> tuple[int, int, int]:  # fmt: skip
+    """Take in the readings at positions `todo`. The positions that are `left`: a row for the first of each sensor, and
+    one for those that wait for it. Returns how many were taken in, and how many are in each of the two.
 
-    `lasting` are the addresses of the `places` of Table, Net, Scoring and Scratch, then threshold
-    and `max_future`; `handed` are the places of Batch, of
-    Said, and of these: `todo` (n,); `waiting` (rows of the table,), false before and after; the positions that are
-    `left` (2, n), a row for the first of each sensor and one for those that wait for it; `counts` (3,), which receives
-    how many were taken in, and how many are in each of the two.
+    The first four are `addresses`; `waiting` (rows of the table,) is false before and after.
     """
-    batch, said = batch_at(handed), said_at(handed)
-    todo, waiting = vector(handed[12], np.int64), vector(handed[13], np.bool_)
-    left, counts = matrix(handed[14], np.int64), vector(handed[15], np.int64)
-    counts[0], counts[1], counts[2] = pace(
-        table_at(places_at(lasting[0])), batch, said, net_at(places_at(lasting[1])),
-        scoring_at(places_at(lasting[2])), scratch_at(places_at(lasting[3])), number_at(lasting, 4), lasting[5],
-        todo, waiting, left[0], left[1],
+    return pace(
+        table_at(table), Batch(rows, times, values, usable, offsets, received, seqs),
+        Said(scores, alerting, expected, band, imputed), net_at(net), scoring_at(scoring), scratch_at(scratch),
+        threshold, max_future, todo, waiting, left[0], left[1],
     )  # fmt: skip
-
-
-def machine_code() -> bytes:
-    """`walk` for this processor; see `machine`."""
-    return emitted(walk, SIGNATURE)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from ctypes import addressof
 from dataclasses import fields
 from operator import attrgetter
-from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -18,14 +16,12 @@ from pipeline.core.model import Model
 from pipeline.core.readings import ReadingBatch
 from pipeline.core.rounds import Rows
 from pipeline.core.scoring import Weights
-from pipeline.core.table import Columns
-from pipeline.fast.machine import loaded, places
+from pipeline.core.table import Columns, Scalar
+from pipeline.fast.addresses import addresses
 from pipeline.fast.state import Net, Scoring, scratch
+from pipeline.fast.walk import walk
 
 UNNUMBERED = np.empty(0, np.int64)
-INTEGER, NUMBER, FLAG = np.dtype(np.int64), np.dtype(np.float64), np.dtype(np.bool_)
-# As `places`, which looks for gaps: what `whole` let pass or is ours has none.
-HANDED, LASTING = Struct("16q").pack, Struct("4qdq").pack  # as ctypes' own arrays, in a third of the time
 COLUMNS = attrgetter(*(field.name for field in fields(Columns)))
 
 
@@ -66,8 +62,7 @@ class Walk:
             tails.CENTRES,
         )
         self._kept = net, scoring, scratch(model)
-        self._of_model = [places(*arrays) for arrays in self._kept]
-        self._call, self._counts = loaded(), np.zeros(3, np.int64)
+        self._net, self._scoring, self._scratch = (addresses(*arrays) for arrays in self._kept)
         self._columns: tuple[npt.NDArray[Any], ...] = (np.empty(0),)
         self._threshold, self._max_future = float(threshold), int(max_future)
 
@@ -78,24 +73,19 @@ class Walk:
         """
         if arrays.clock is not self._columns[0]:  # the table has grown: its arrays, all of them, lie elsewhere
             self._columns = COLUMNS(arrays)
-            self._table, self._waiting = places(*self._columns), np.zeros(len(arrays.clock), np.bool_)
-            at = map(addressof, [self._table, *self._of_model])
-            self._lasting = LASTING(*at, self._threshold, self._max_future)
+            self._table, self._waiting = addresses(*self._columns), np.zeros(len(arrays.clock), np.bool_)
         left = np.empty((2, len(todo)), np.intp)
-        seqs = UNNUMBERED if batch.seqs is None else batch.seqs
-        handed = (  # held until the call is over
-            rows, whole(batch.times, INTEGER), whole(batch.values, NUMBER), whole(batch.usable, FLAG),
-            whole(batch.offsets, INTEGER), whole(batch.received, INTEGER), whole(seqs, INTEGER),
-            out.scores, out.alerting, out.expected, out.band, out.imputed, todo, self._waiting, left, self._counts,
+        taken, firsts, others = walk(
+            self._table, self._net, self._scoring, self._scratch, self._threshold, self._max_future,
+            rows, whole(batch.times), whole(batch.values), whole(batch.usable), whole(batch.offsets),
+            whole(batch.received), UNNUMBERED if batch.seqs is None else whole(batch.seqs),
+            out.scores, out.alerting, out.expected, out.band, out.imputed, todo, self._waiting, left,
         )  # fmt: skip
-        self._call(self._lasting, HANDED(*map(id, handed)))
-        taken, firsts, others = self._counts.tolist()
         out.count("scored", taken)
         return left[0, :firsts], left[1, :others]
 
 
-def whole(column: npt.NDArray[Any], kind: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The column as it was compiled for: without gaps. TypeError where it holds something else."""
-    if column.dtype is not kind and column.dtype != kind:
-        raise TypeError(f"a column of {column.dtype}, where the compiled form reads {kind}")
-    return column if column.flags.c_contiguous else np.array(column, order="C")
+def whole(column: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+    """The column as it was compiled for: without gaps, and not marked read-only."""
+    fits = column.flags.c_contiguous and column.flags.writeable
+    return column if fits else np.array(column, order="C")

@@ -108,7 +108,7 @@ def stand_still(model: Model, arrays: Columns, readings: int, at: float = 2.0) -
 
 def test_what_a_forecast_keeps_missing_by_is_made_up_for_and_shown() -> None:
     model, arrays = drifting(2, TRAINED, usual=0.5)
-    last = stand_still(model, arrays, 2000)
+    last = stand_still(model, arrays, 5000)
     risen = np.sinh(np.arcsinh(2.0) + RISES[0])
     assert arrays.lane[0, :, Lane.OFFSET] == pytest.approx(2.0 - risen, abs=1e-3)
     assert last.expected[0] == pytest.approx(2.0, abs=1e-3)

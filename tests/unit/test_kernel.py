@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import numba
 import pytest
 from structlog.testing import capture_logs
 
 from pipeline import app, fast
 from pipeline.app import App
 from pipeline.doctor import Check, _kernel
-from pipeline.fast import machine, walk
-from pipeline.fast.machine import folder
-from pipeline.fast.walker import whole
+from pipeline.fast.compile import folder, kept
+from pipeline.fast.walk import walk
 from pipeline.settings_schema import Settings
 from tests import models
 
@@ -28,30 +26,12 @@ Kept = Callable[[Path], None]
 PATIENCE_SECONDS = 30.0
 
 
-@pytest.fixture(autouse=True)
-def loaded_anew(kept_code: bytes) -> Iterator[None]:
-    """Nothing of one test is left for the next."""
-    machine.loaded.cache_clear()
-    yield
-    machine.loaded.cache_clear()
-
-
 @pytest.fixture
 def keep_in(monkeypatch: pytest.MonkeyPatch) -> Kept:
     def keep(place: Path) -> None:
-        monkeypatch.setenv("NUMBA_CACHE_DIR", str(place))
-        machine.loaded.cache_clear()
+        monkeypatch.setattr(numba.config, "CACHE_DIR", str(place))
 
     return keep
-
-
-@pytest.fixture(scope="module")
-def kept_code() -> bytes:
-    """What the compiler makes, from where this user keeps it if it is there."""
-    fast.walkers("numba")
-    place = folder()
-    code = None if place is None else machine.kept(place / machine.kept_as())
-    return walk.machine_code() if code is None else code
 
 
 def settings(kernel: str) -> Settings:
@@ -70,31 +50,28 @@ def started(kernel: str) -> list[dict[str, object]]:
 
 
 def test_the_kernel_is_ready_before_the_service_is_and_the_log_says_how_long_it_took(
-    keep_in: Kept, tmp_path: Path, kept_code: bytes, monkeypatch: pytest.MonkeyPatch
+    keep_in: Kept, tmp_path: Path
 ) -> None:
     keep_in(tmp_path / "new")
-    monkeypatch.setattr(walk, "machine_code", lambda: kept_code)
     compiles, ready = started("numba")
     assert compiles["event"] == "kernel compiles"
     assert ready["event"] == "kernel ready"
     assert str(ready["kernel"]).startswith("numba ")
-    assert ready["kept"] == str(tmp_path / "new" / "machine-code")
+    assert ready["kept"] == str(tmp_path / "new")
     assert isinstance(ready["seconds"], float)
     assert started("numpy") == []
 
 
 def test_while_the_kernel_compiles_the_service_is_alive_and_says_why_it_is_not_ready_and_can_be_stopped(
-    keep_in: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    keep_in(tmp_path)
     compiling, let_go = threading.Event(), threading.Event()
 
-    def machine_code() -> bytes:
+    def compiles(_: fast.Kernel) -> None:
         compiling.set()
         let_go.wait()
-        raise RuntimeError("nobody waits for it any more")
 
-    monkeypatch.setattr(walk, "machine_code", machine_code)
+    monkeypatch.setattr(fast, "walkers", compiles)
     service = App(settings("numba"), {"g": models.model()})
     running = threading.Thread(target=service.run)
     running.start()
@@ -109,11 +86,8 @@ def test_while_the_kernel_compiles_the_service_is_alive_and_says_why_it_is_not_r
     assert not running.is_alive()
 
 
-def test_a_kernel_that_does_not_load_ends_the_service_with_what_to_do(
-    keep_in: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep_in(tmp_path)
-    monkeypatch.setattr(walk, "machine_code", lambda: 1 / 0)
+def test_a_kernel_that_does_not_load_ends_the_service_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pipeline.fast.walker", None)
     with pytest.raises(fast.KernelError, match='or set kernel to "numpy"'):
         App(settings("numba"), {"g": models.model()}).run()
 
@@ -129,72 +103,47 @@ def answer(service: App, path: str) -> tuple[int, dict[str, object]]:
 
 
 def test_no_reading_waits_for_the_compiler() -> None:
-    fast.walkers("numba")
-    program = (
-        "import sys; from pipeline import fast; from pipeline.core.detector import Detector; from tests import models\n"
-        "detector = Detector(models.model(), walkers=fast.walkers('numba'))\n"
-        "detector.step(models.stream(models.waves(2, 30)))\n"
-        "sys.exit('numba' in sys.modules)"  # where there is no compiler, nothing is compiled
-    )
-    assert subprocess.run([sys.executable, "-W", "ignore", "-c", program]).returncode == 0
-
-
-def test_what_it_was_not_compiled_for_is_refused() -> None:
-    with pytest.raises(TypeError, match="float32"):
-        whole(np.zeros(3, np.float32), np.dtype(np.float64))
-
-
-def test_arrays_with_gaps_have_no_place() -> None:
-    with pytest.raises(ValueError, match="not contiguous"):
-        machine.places(np.zeros((3, 4))[:, ::2])
+    with pytest.raises(TypeError, match="No matching definition"):
+        walk(*([None] * 21))  # type: ignore[arg-type] # what it was not compiled for is refused
+    assert len(walk.signatures) == 1  # type: ignore[attr-defined]
 
 
 def test_a_service_that_cannot_keep_its_kernel_compiles_at_every_start_and_says_so(
-    keep_in: Kept, tmp_path: Path, kept_code: bytes, monkeypatch: pytest.MonkeyPatch
+    keep_in: Kept, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     keep_in(tmp_path / "file" / "under")
     assert folder() is None
-    monkeypatch.setattr(walk, "machine_code", lambda: kept_code)
+
+    @kept(numba.types.int64)
+    def twice(x: int) -> int:
+        return 2 * x
+
+    assert twice(21) == 42
     _, ready, warning = started("numba")
     assert ready["kept"] == ""
     assert "NUMBA_CACHE_DIR" in str(warning["remedy"])
 
 
-def test_machine_code_is_kept_where_only_this_user_may_write(
-    keep_in: Kept, tmp_path: Path, kept_code: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep_in(tmp_path / "deep")
-    place = folder()
-    assert place == tmp_path / "deep" / "machine-code"
-    assert place.stat().st_mode & 0o077 == 0
-    monkeypatch.setattr(walk, "machine_code", lambda: kept_code)
-    fast.walkers("numba")
-    (kept,) = place.iterdir()
-    assert machine.kept(kept) == kept_code
+def test_machine_code_is_kept_where_only_this_user_may_write(keep_in: Kept, tmp_path: Path) -> None:
+    keep_in(tmp_path / "deep" / "cache")
+    assert folder() == tmp_path / "deep" / "cache"
+    assert (tmp_path / "deep" / "cache").stat().st_mode & 0o077 == 0
+
+    @kept(numba.types.int64)
+    def thrice(x: int) -> int:
+        return 3 * x
+
+    assert thrice(14) == 42
+    assert list((tmp_path / "deep" / "cache").rglob("*.nbi"))
 
 
 def test_machine_code_that_others_may_have_written_is_not_run(keep_in: Kept, tmp_path: Path) -> None:
     keep_in(tmp_path)
-    place = folder()
-    assert place is not None
-    place.chmod(0o777)
+    assert folder() == tmp_path
+    (ours,) = tmp_path.iterdir()
+    ours.chmod(0o777)
     assert folder() is None
-
-
-def test_machine_code_that_is_damaged_is_made_anew(
-    keep_in: Kept, tmp_path: Path, kept_code: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep_in(tmp_path)
-    place = folder()
-    assert place is not None
-    monkeypatch.setattr(walk, "machine_code", lambda: kept_code)
-    fast.walkers("numba")
-    (kept,) = place.iterdir()
-    kept.write_bytes(kept.read_bytes()[: len(kept_code) // 2])
-    machine.loaded.cache_clear()
-    fast.walkers("numba")
-    assert machine.kept(kept) == kept_code
 
 
 def test_numba_that_does_not_load_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
