@@ -37,6 +37,7 @@ CORE = 0  # the service's, while the broker has what is left
 ALARMING = 600  # readings, after which a sensor of this model is judged like one that has always been there
 FIRST = 1  # offset of the first reading: what is before it has been committed
 KERNEL = "numpy" if compiled()[0] is None else "numba"  # the better that is installed, as a service would have it
+COMPILED_SECONDS = 300.0  # at most, until a service is ready that has to compile its kernel, on a busy machine
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -162,9 +163,6 @@ def batches(names: list[str], values: np.ndarray, clock: int, size: int) -> Iter
         own, of_own = names[first : first + size], values[first : first + size].astype(np.float32)
         times = np.full(len(own), START + clock * INTERVAL)
         yield None, MSGPACK_BATCHES.encode(own, times, {"c0": of_own}), headers
-
-
-COMPILED_SECONDS = 300.0  # at most, until a service is ready that has to compile its kernel, on a busy machine
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from pipeline.adapters.kafka_member import GroupMember
 from pipeline.adapters.kafka_sink import KafkaSink
 from pipeline.core.model import Model
 from pipeline.crowd import Crowd
+from pipeline.groups import Groups
 from pipeline.ports import CheckpointStore, PartitionsChangedError
 from pipeline.progress import Pace, Turn
 from pipeline.recovery import Recovery
@@ -49,6 +50,8 @@ log = structlog.get_logger(__name__)
 
 class App:
     """The service. `run` blocks; `stop` and `reload` may come from any thread."""
+
+    _groups: Groups  # once the kernel is ready
 
     def __init__(self, settings: Settings, models: Mapping[str, Model]) -> None:
         self.settings, self._serving = settings, serving(settings, models)
@@ -196,7 +199,7 @@ class App:
 
 
 def build(settings: Settings) -> App:
-    """Load and check all that needs no broker; Bundle-, Data-, KafkaSetup-, Kernel- and WebError say what is wrong."""
+    """Load and check all that needs no broker; Bundle-, Data-, KafkaSetup- and WebError say what is wrong."""
     configure_logging(settings.logging)
     client(settings.kafka)
     return App(settings, bundle.load_all(settings.model.dir))

@@ -17,7 +17,7 @@ from pipeline.core.silence import Outage
 from pipeline.core.table import Arrays
 from pipeline.ports import Checkpoint, CheckpointError, Moment, Position
 
-FORMAT: Final = 4  # offsets in the state are places: a message may hold several readings
+FORMAT: Final = 5  # a lane has the offset of its forecast
 SUFFIX = ".safetensors"
 NAMES = "names"  # the one field of text, which safetensors cannot hold
 

@@ -13,7 +13,7 @@ from kafka.errors import FencedInstanceIdError, KafkaError, RetriableError
 from kafka.structs import MemberState
 
 from pipeline.adapters.kafka_commits import ANSWER_SECONDS, Committed, named_twice
-from pipeline.adapters.kafka_connection import KafkaAwayError, new_consumer
+from pipeline.adapters.kafka_connection import KafkaAwayError, committed_as, new_consumer
 from pipeline.adapters.kafka_member import CLIENT_ID, FETCH_BYTES, METADATA_SECONDS, MILLISECOND, GroupMember
 from pipeline.adapters.kafka_rebalances import Assignor, GivenUpError, Rebalances, lose_all_when_put_out
 from pipeline.core.readings import Record
@@ -66,11 +66,8 @@ class KafkaSource(GroupMember):
         """What the group has committed."""
         with _answered():
             found = self.consumer.committed(self._tp(partition), metadata=True, timeout_ms=ANSWER_MS)
-        return (
-            None
-            if found is None or found.offset < 0
-            else Committed(int(found.offset), (found.metadata or "").rstrip("\0"))
-        )
+        at = committed_as(found)
+        return at and Committed(*at)
 
     def _taken(self, timeout_seconds: float, most: int) -> list[Record]:
         try:

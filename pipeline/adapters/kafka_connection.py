@@ -103,6 +103,13 @@ def kept_offset(offset: int, metadata: str) -> OffsetAndMetadata:
     return OffsetAndMetadata(offset, metadata and metadata + "\0", -1)
 
 
+def committed_as(found: OffsetAndMetadata | None) -> tuple[int, str] | None:
+    """Offset and metadata that kafka-python found, without that zero byte; None where nothing is committed."""
+    if found is None or found.offset < 0:
+        return None
+    return int(found.offset), (found.metadata or "").rstrip("\0")
+
+
 def missing(topic: str, why: Exception | None = None) -> KafkaSetupError:
     """Nobody created the topic, or we may not see it."""
     said = f": {why}" if why else ""

@@ -14,6 +14,7 @@ from pipeline.adapters.kafka_commits import Committed, committable
 from pipeline.adapters.kafka_connection import (
     KafkaAwayError,
     KafkaSetupError,
+    committed_as,
     connection,
     kept_offset,
     new_consumer,
@@ -88,7 +89,8 @@ class IdleGroup:
             at = self._consumer.committed(TopicPartition(self._topic, partition), metadata=True, timeout_ms=ANSWER_MS)
         except RetriableError as error:
             raise KafkaAwayError(str(error)) from error
-        return None if at is None or at.offset < 0 else Committed(int(at.offset), (at.metadata or "").rstrip("\0"))
+        found = committed_as(at)
+        return found and Committed(*found)
 
     def generation(self) -> Any:
         """That of an outsider, which the broker takes for as long as the group has no members."""

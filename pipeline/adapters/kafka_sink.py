@@ -27,9 +27,8 @@ class KafkaSink:
         topics = self._topics
         wanted = [*filter(None, (topics.readings, topics.alerts, topics.dead_letter, topics.scores))]
         try:
-            with ThreadPoolExecutor(
-                len(wanted)
-            ) as asking:  # a client waits between two questions, not between two askers
+            # a client waits between two questions, not between two askers
+            with ThreadPoolExecutor(len(wanted)) as asking:
                 list(asking.map(self._must_exist, wanted))
         except BaseException:
             self.close()

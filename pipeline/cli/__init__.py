@@ -46,6 +46,13 @@ class Commands(TyperGroup):
         """Their first words."""
         return list(dict.fromkeys(words.partition(" ")[0] for words in COMMANDS))
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command, or, of a word that is none, those it may have been meant for."""
+        words = self.list_commands(ctx)
+        if args[0] not in words:  # only then they all have to be loaded
+            self.commands = {word: self.get_command(ctx, word) for word in words}
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - likewise
         """The command, or the group of commands, that begins with this word; None where there is none."""
         of_it = {words: place for words, place in COMMANDS.items() if words.partition(" ")[0] == cmd_name}

@@ -32,7 +32,7 @@ def ask(url: str, path: str) -> Any:
 
 def alerts(
     url: Url = DEFAULT_URL,
-    is_open: Annotated[bool, typer.Option("--open", help="Those that are open, as without it.")] = True,  # noqa: ARG001 - a service knows no others
+    _open: Annotated[bool, typer.Option("--open", help="As without it.", show_default=False)] = True,
 ) -> None:
     """What is wrong now: the open alerts of a running service. Those that are over are in the topic of the alerts."""
     table = Table("since", "sensor", "channel", "kind", "severity", "score or measure", "threshold or limit", box=None)

@@ -14,7 +14,7 @@ MOST_WAYS = 2**17  # two repetitions that nothing ends, and two alternatives
 GROUP = re.compile(r"\((?!\?)|\(\?:|\(\?P<\w+>")
 CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 ESCAPE = re.compile(r"\\(?:[wdsWDS]|[^\w])", re.DOTALL)  # no character by its number, no reference to a group
-AGAIN = re.compile(r"(?:[*+?]|\{(?:\d+(?:,\d*)?|,\d+)\})")
+AGAIN = re.compile(r"(?:[*+?]|\{(?:\d+(?:,\d*)?|,\d*)\})")
 
 
 class _Part(NamedTuple):
@@ -26,7 +26,7 @@ def compiled(pattern: str, longest: int) -> re.Pattern[str]:
     """For whole texts of up to `longest` characters; ValueError where one may take too many ways, or nobody can say."""
     try:
         expression = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{pattern!r:.80} is no regular expression: {error}") from None
     ways = _Reading(pattern, longest).alternatives().ways
     if ways > MOST_WAYS:
@@ -45,13 +45,22 @@ class _Reading:
 
     def alternatives(self) -> _Part:
         """Up to the end of the group, or of all of it."""
-        branches = [self._branch()]
+        begins, branches = [self._at], [self._branch()]
         while self._pattern.startswith("|", self._at):
             self._at += 1
+            begins.append(self._at)
             branches.append(self._branch())
         if len(branches) == 1:
             return branches[0]
-        return _Part(sum(branch.ways for branch in branches), varies=True)
+        first = [self._first(at) for at in begins]
+        apart = "" not in first and len(set(first)) == len(first)  # then no more than one of them can match
+        ways = [branch.ways for branch in branches]
+        return _Part(max(ways) if apart else sum(ways), varies=True)
+
+    def _first(self, at: int) -> str:
+        """The character that an alternative begins with; "" where that is not one alone."""
+        character = self._pattern[at : at + 1]
+        return character if character.isalnum() and not AGAIN.match(self._pattern, at + 1) else ""
 
     def _branch(self) -> _Part:
         ways, varies = 1, False

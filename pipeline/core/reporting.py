@@ -184,7 +184,7 @@ class Reporter:
             if fitted
             else f"warming: {int(count[Count.SEEN])} of {self.model.network.window} readings",
             "readings": int(count[Count.SEEN]),
-            "last_time": int(clock[Clock.LAST]) / 1000 if clock[Clock.LAST] != NEVER else None,
+            "last_time": int(clock[Clock.LAST]) // 1000 if clock[Clock.LAST] != NEVER else None,
             "score": float(level[Level.SCORE]),
             "threshold": float(alerting.asked(arrays.count[[row]], self.threshold, self.budget)[0]),
             "gap_after_seconds": int(clock[Clock.GAP_LIMIT]) / 1e6,

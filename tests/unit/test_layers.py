@@ -56,3 +56,7 @@ def test_the_core_loads_numpy_and_the_standard_library() -> None:
     foreign = {name for name in ours - set(sys.stdlib_module_names) if not name.startswith("_")}
     before = {name for name in loaded_by("numpy") - set(sys.stdlib_module_names) if not name.startswith("_")}
     assert foreign - before == {"pipeline"}
+
+
+def test_a_word_that_is_nearly_a_command_is_answered_with_those_it_may_be() -> None:
+    assert "Did you mean 'train', 'retrain'?" in " ".join(CliRunner().invoke(app, ["trian"]).output.split())
