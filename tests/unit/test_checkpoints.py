@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.adapters.checkpoint_format import FORMAT
 from pipeline.adapters.checkpoints import FolderCheckpoints
 from pipeline.ports import Checkpoint, CheckpointError, CheckpointStore
 from tests.contract.checkpoint_store import TOPIC, CheckpointStoreContract, at, taken
@@ -139,6 +140,8 @@ def test_a_file_without_an_end_is_not_taken_in(
 def test_another_format_is_refused(tmp_path: Path, store: FolderCheckpoints, state: Checkpoint) -> None:
     name = store.save(state)
     (manifest,) = tmp_path.rglob("manifest.json")
-    manifest.write_bytes(manifest.read_bytes().replace(b'"format":4', b'"format":9'))
-    with pytest.raises(CheckpointError, match="format 9, this build reads 4"):
+    before = manifest.read_bytes()
+    manifest.write_bytes(before.replace(b'"format":%d' % FORMAT, b'"format":999'))
+    assert manifest.read_bytes() != before
+    with pytest.raises(CheckpointError, match=f"format 999, this build reads {FORMAT}"):
         store.load(name)
