@@ -252,7 +252,7 @@ def verdict_tables(verdict: Verdict) -> RenderableType:
         "delays are medians, in readings",
         "",
         "a score of 3 is one false alarm in a thousand readings, 6 one in a million;",
-        "an alert opens where that is the budget. Nothing of this demo is left behind.",
+        "an alert opens where that is the budget, which --budget sets.",
         "next, on files of yours (a timestamp, then a column for each channel):",
         "  foreshock train history/ --model models/    and a report.html beside each model",
         "  foreshock replay history/ --model models/ --scores out/ --alerts alerts.jsonl",
